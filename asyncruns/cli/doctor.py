@@ -9,61 +9,67 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from asyncruns.cli.check_report import CheckReport
 from asyncruns.cli.checks import check_clock, check_latency, check_limits, check_reach, check_wires
 from asyncruns.cli.connect import chosen_server
-from asyncruns.cli.doctor_settings import Settings, check_base_url_of, check_key, check_version
-from asyncruns.cli.findings import Findings
+from asyncruns.cli.doctor_settings import DoctorSettings, check_base_url_of, check_key_of, check_version_of
 from asyncruns.cli.output import complain, counted, say
-from asyncruns.cli.probes import THREADS, WIRES, ProbeAnswer, Verdict, send_probe, send_probes
+from asyncruns.cli.probes import THREADS, WIRES, ProbeAnswer, ProbeVerdict, send_probe, send_probes
 from asyncruns.cli.process import run
 from asyncruns.client.client import Client
 
-_OF_A_SERVER: Final = (Verdict.SERVED, Verdict.KEY, Verdict.VERSION, Verdict.LIMITED, Verdict.TROUBLE)
+_OF_A_SERVER: Final = (
+    ProbeVerdict.SERVED,
+    ProbeVerdict.KEY,
+    ProbeVerdict.VERSION,
+    ProbeVerdict.LIMITED,
+    ProbeVerdict.TROUBLE,
+)
 
 
 def main(options: argparse.Namespace) -> int:
     """Examine the server, and return the exit code."""
-    return run(examine(options, Findings(as_json=options.json)))
+    return run(examine(options, CheckReport(as_json=options.json)))
 
 
-async def examine(options: argparse.Namespace, findings: Findings) -> int:
+async def examine(options: argparse.Namespace, report: CheckReport) -> int:
     """Examine the server, print each finding, and return 0 if nothing is wrong, otherwise 1. Safe to cancel.
 
     Raises:
         ConfigurationError: No server is configured, or an option is not valid.
     """
     url, key = chosen_server(options.base_url, options.api_key)
-    settings = Settings(options=options, base_url=url, key=key)
+    settings = DoctorSettings(options=options, base_url=url, key=key)
     async with settings.client() as client:
         first = await send_probe(client, THREADS)
-        if check_reach(findings, first, settings):
+        if check_reach(report, first, settings):
             answers = [first, *await send_probes(client, WIRES[1:])]
-            await _examine(settings, findings, client, answers)
+            await _examine(settings, report, client, answers)
     if not options.json:
-        wrong = len(findings.wrong)
+        wrong = len(report.wrong)
         say("nothing is wrong" if not wrong else f"{counted(wrong, 'thing is', 'things are')} wrong")
-    return 1 if findings.wrong else 0
+    return 1 if report.wrong else 0
 
 
-async def _examine(settings: Settings, findings: Findings, client: Client, answers: list[ProbeAnswer]) -> None:
+async def _examine(settings: DoctorSettings, report: CheckReport, client: Client, answers: list[ProbeAnswer]) -> None:
     if any(answer.verdict in _OF_A_SERVER for answer in answers):
-        findings.ok("base URL", settings.base_url)
-        await check_key(settings, findings, answers)
-        await check_version(settings, findings, answers)
-        check_wires(findings, answers)
+        report.ok("base URL", settings.base_url)
+        await check_key_of(settings, report, answers)
+        await check_version_of(settings, report, answers)
+        check_wires(report, answers)
     else:
-        await check_base_url_of(settings, findings, answers)
-    check_clock(findings, answers)
-    served = [answer for answer in answers if answer.verdict is Verdict.SERVED]
+        await check_base_url_of(settings, report, answers)
+    check_clock(report, answers)
+    served = [answer for answer in answers if answer.verdict is ProbeVerdict.SERVED]
     if served:
-        check_limits(findings, answers)
-        await check_latency(findings, client, served[0].probe, answers[0].seconds)
+        check_limits(report, answers)
+        await check_latency(report, client, served[0].probe, answers[0].seconds)
     if not settings.options.try_out:
         if served:
-            findings.note("lists, metadata", "not tried: that needs a run, and nothing is created without --try")
+            report.note("lists, metadata", "not tried: that needs a run, and nothing is created without --try")
     elif served:
         from asyncruns.cli.doctor_try import try_out
 
-        await try_out(settings, findings, client, {answer.probe for answer in served})
+        await try_out(settings, report, client, {answer.probe for answer in served})
     else:
         complain("--try does nothing: the server serves neither threads nor responses with these settings")

@@ -14,9 +14,9 @@ from typing import Final
 from msgspec import Struct
 
 from asyncruns.cli.arguments import version_of
+from asyncruns.cli.check_report import CheckReport
 from asyncruns.cli.connect import connect
-from asyncruns.cli.findings import Findings
-from asyncruns.cli.probes import THREADS, WIRES, ProbeAnswer, Verdict, send_probe, send_probes
+from asyncruns.cli.probes import THREADS, WIRES, ProbeAnswer, ProbeVerdict, send_probe, send_probes
 from asyncruns.client.client import Client
 from asyncruns.client.environment import servers_of_environment
 
@@ -24,10 +24,10 @@ _OTHER_HEADERS: Final = ("api-key", "x-api-key", "x-portkey-api-key")
 _VERSION_AT_END: Final = re.compile(r"/v\d+[a-z0-9]*$")
 _VERSIONS: Final = ("v2", "v1", None)
 _BETA: Final = "openai-beta"
-_ANSWERS: Final = (Verdict.SERVED, Verdict.KEY, Verdict.VERSION)
+_ANSWERS: Final = (ProbeVerdict.SERVED, ProbeVerdict.KEY, ProbeVerdict.VERSION)
 
 
-class Settings(Struct):
+class DoctorSettings(Struct):
     """The settings that are checked.
 
     Attributes:
@@ -81,32 +81,32 @@ class Settings(Struct):
         )
 
 
-async def check_base_url_of(settings: Settings, findings: Findings, answers: Sequence[ProbeAnswer]) -> None:
+async def check_base_url_of(settings: DoctorSettings, report: CheckReport, answers: Sequence[ProbeAnswer]) -> None:
     """Report that nothing of the API is at the base URL, and find out where it is."""
-    first = next((answer for answer in answers if answer.verdict is not Verdict.NOTHING), answers[0])
+    first = next((answer for answer in answers if answer.verdict is not ProbeVerdict.NOTHING), answers[0])
     url, statuses = settings.base_url, {answer.status for answer in answers if answer.status is not None}
     listed = ", ".join(map(str, sorted(statuses)))
-    if first.verdict is Verdict.REDIRECT and first.response is not None:
+    if first.verdict is ProbeVerdict.REDIRECT and first.response is not None:
         target = first.response.headers.get("location", "").partition("?")[0]
         where = target.removesuffix(first.probe.path) or "another path"
         text = f"{url} redirects to {where}; redirects are not followed, as the key is for this host"
-        findings.bad("base URL", text, f"set {settings.url_name} to {where}, if that is the server", redirect=where)
+        report.bad("base URL", text, f"set {settings.url_name} to {where}, if that is the server", redirect=where)
         return
     for other in other_urls(url):
         async with settings.client(base_url=other) as client:
             found = await send_probes(client, WIRES)
         if any(answer.verdict in _ANSWERS for answer in found):
             text = f"nothing of the API is at {url} ({listed}), but at {other}"
-            findings.bad("base URL", text, f"set {settings.url_name} to {other}", better=other)
+            report.bad("base URL", text, f"set {settings.url_name} to {other}", better=other)
             return
-    if first.verdict is Verdict.PAGE:
+    if first.verdict is ProbeVerdict.PAGE:
         text = f'{url} answers {first.status} with what is not of the API: "{first.said}"'
-        findings.bad(
+        report.bad(
             "base URL", text, f"a proxy, a login page or another application answers there: check {settings.url_name}"
         )
         return
     text = f"nothing of the API is at {url} ({listed}), nor with or without /v1"
-    findings.bad("base URL", text, f"set {settings.url_name} to the URL below which threads or responses are")
+    report.bad("base URL", text, f"set {settings.url_name} to the URL below which threads or responses are")
 
 
 def other_urls(base_url: str) -> Iterator[str]:
@@ -122,13 +122,13 @@ def other_urls(base_url: str) -> Iterator[str]:
     yield without
 
 
-async def check_key(settings: Settings, findings: Findings, answers: Sequence[ProbeAnswer]) -> None:
+async def check_key_of(settings: DoctorSettings, report: CheckReport, answers: Sequence[ProbeAnswer]) -> None:
     """Report whether the key is accepted, and by what header it would be."""
-    refused = [answer for answer in answers if answer.verdict is Verdict.KEY]
-    if not refused or any(answer.verdict is Verdict.SERVED for answer in answers):
+    refused = [answer for answer in answers if answer.verdict is ProbeVerdict.KEY]
+    if not refused or any(answer.verdict is ProbeVerdict.SERVED for answer in answers):
         parts = ", ".join(answer.probe.name for answer in refused)
         sent = f"{settings.key_name} is accepted" if settings.key else "none is set, and none is needed"
-        findings.ok("key", f"{sent}; not for {parts}" if parts else sent)
+        report.ok("key", f"{sent}; not for {parts}" if parts else sent)
         return
     answer = refused[0]
     text = f'{answer.status}: "{answer.said}"'
@@ -138,44 +138,44 @@ async def check_key(settings: Settings, findings: Findings, answers: Sequence[Pr
         to_set = "--api-key, or ASYNCRUNS_BASE_URL with ASYNCRUNS_API_KEY"
         if settings.url_name != "--base-url":
             to_set = settings.key_name
-        findings.bad("key", f"none is set, and the server wants one{why}; {text}", f"set {to_set}")
+        report.bad("key", f"none is set, and the server wants one{why}; {text}", f"set {to_set}")
         return
     for header in _OTHER_HEADERS if settings.options.auth_header is None else ():
         async with settings.client(auth_header=header) as client:
-            if (await send_probe(client, answer.probe)).verdict is not Verdict.KEY:
-                findings.bad(
+            if (await send_probe(client, answer.probe)).verdict is not ProbeVerdict.KEY:
+                report.bad(
                     "key", f"refused as a bearer token, accepted as the header {header}", f"add --auth-header {header}"
                 )
                 return
     to_set = f"set {settings.key_name} to a key for {settings.base_url}; this one may have expired, or may not do this"
-    findings.bad("key", f"{settings.key_name} is refused, {text}", to_set)
+    report.bad("key", f"{settings.key_name} is refused, {text}", to_set)
 
 
-async def check_version(settings: Settings, findings: Findings, answers: Sequence[ProbeAnswer]) -> None:
+async def check_version_of(settings: DoctorSettings, report: CheckReport, answers: Sequence[ProbeAnswer]) -> None:
     """Report whether the version of the API is accepted, and which one would be."""
     sent = settings.own_beta or (f"assistants={version_of(settings.options)}" if version_of(settings.options) else "")
     header = f"OpenAI-Beta: {sent}" if sent else "no header OpenAI-Beta"
-    refused = [answer for answer in answers if answer.verdict is Verdict.VERSION]
+    refused = [answer for answer in answers if answer.verdict is ProbeVerdict.VERSION]
     if not refused:
-        if any(answer.probe is THREADS and answer.verdict is Verdict.SERVED for answer in answers):
-            findings.ok("version", f"{header} is sent, and not refused")
+        if any(answer.probe is THREADS and answer.verdict is ProbeVerdict.SERVED for answer in answers):
+            report.ok("version", f"{header} is sent, and not refused")
         return
     answer = refused[0]
     text = f'{answer.status} for {answer.probe.name} with {header}: "{answer.said}"'
     if _is_about_query(answer.said):
         query = dict(settings.options.query).get("api-version")
         to_set = "add --query api-version=v1 for Azure AI Foundry, =2024-05-01-preview for Azure OpenAI"
-        findings.bad("version", f"{text}; api-version={query or 'not sent'}", to_set)
+        report.bad("version", f"{text}; api-version={query or 'not sent'}", to_set)
         return
     for version in _VERSIONS:
         async with settings.of_version(version) as client:
-            if (await send_probe(client, answer.probe)).verdict is not Verdict.VERSION:
-                findings.bad("version", text, _to_set_version(settings, version), better=version)
+            if (await send_probe(client, answer.probe)).verdict is not ProbeVerdict.VERSION:
+                report.bad("version", text, _to_set_version(settings, version), better=version)
                 return
-    findings.bad("version", text, "what the server says; neither v2 nor v1 nor no header OpenAI-Beta is accepted")
+    report.bad("version", text, "what the server says; neither v2 nor v1 nor no header OpenAI-Beta is accepted")
 
 
-def _to_set_version(settings: Settings, version: str | None) -> str:
+def _to_set_version(settings: DoctorSettings, version: str | None) -> str:
     instead = f" in place of --header OpenAI-Beta={settings.own_beta}" if settings.own_beta else ""
     return f"add --version {version or 'none'}{instead}; in Python: Client(version={version!r})"
 

@@ -57,7 +57,7 @@ WIRES: Final = (
 )
 
 
-class Verdict(enum.Enum):
+class ProbeVerdict(enum.Enum):
     """What an answer means."""
 
     SERVED = "served"
@@ -82,7 +82,7 @@ class ProbeAnswer(Struct, kw_only=True):
     """
 
     probe: Probe
-    verdict: Verdict
+    verdict: ProbeVerdict
     seconds: float
     clock_offset: float | None = None
     response: Response | None = None
@@ -112,7 +112,7 @@ async def send_probe(client: Client, probe: Probe) -> ProbeAnswer:
     try:
         response = await client.transport.send(Request("GET", probe.path, query, headers=probe.headers))
     except APIError as error:
-        return ProbeAnswer(probe=probe, verdict=Verdict.NOTHING, seconds=time.monotonic() - began, error=error)
+        return ProbeAnswer(probe=probe, verdict=ProbeVerdict.NOTHING, seconds=time.monotonic() - began, error=error)
     seconds, theirs = time.monotonic() - began, server_time(response.headers)
     # `Date` is cut to whole seconds, so on average the server's clock is half a second ahead of it.
     offset = None if theirs is None else clock + seconds / 2 - (theirs + 0.5)
@@ -125,24 +125,24 @@ async def send_probes(client: Client, probes: Iterable[Probe]) -> list[ProbeAnsw
     return list(await asyncio.gather(*(send_probe(client, probe) for probe in probes)))
 
 
-def verdict_on(probe: Probe, response: Response) -> Verdict:
+def verdict_on(probe: Probe, response: Response) -> ProbeVerdict:
     """Return what the answer to a probe means."""
     status = response.status
     if status < 300:
-        return Verdict.SERVED if _is_of_api(probe, response.body) else Verdict.PAGE
+        return ProbeVerdict.SERVED if _is_of_api(probe, response.body) else ProbeVerdict.PAGE
     if status < 400:
-        return Verdict.REDIRECT
+        return ProbeVerdict.REDIRECT
     if wants_another_version(response):
-        return Verdict.VERSION
+        return ProbeVerdict.VERSION
     if has_no_path(response):
-        return Verdict.NO_PATH
+        return ProbeVerdict.NO_PATH
     if status in (401, 403):
-        return Verdict.KEY if _is_json(response.body) or not _TITLE.search(response.body) else Verdict.PAGE
+        return ProbeVerdict.KEY if _is_json(response.body) or not _TITLE.search(response.body) else ProbeVerdict.PAGE
     if status == 429:
-        return Verdict.LIMITED
+        return ProbeVerdict.LIMITED
     if status >= 500:
-        return Verdict.TROUBLE
-    return Verdict.SERVED if _is_json(response.body) else Verdict.PAGE
+        return ProbeVerdict.TROUBLE
+    return ProbeVerdict.SERVED if _is_json(response.body) else ProbeVerdict.PAGE
 
 
 def _is_of_api(probe: Probe, body: bytes) -> bool:

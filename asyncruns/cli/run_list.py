@@ -29,14 +29,14 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import RunRef, Snapshot
 from asyncruns.wire.names import THREAD_RUN
 
-LONGEST_PAGE: Final = 100
+_LONGEST_PAGE: Final = 100
 MOST_SEARCHED: Final = 1000  # of each list, for those of a status
 _ABSENT: Final = (400, 404, 405, 422, 501)
 _STATUS_WIDTH: Final = 15
 _TIME_WIDTH: Final = 19
 
 
-class Listed(Struct):
+class ListedRow(Struct):
     """One line of the list."""
 
     ref: RunRef
@@ -69,7 +69,7 @@ async def list_runs(options: argparse.Namespace) -> int:
         APIError: A list that the command line names, or all of them, could not be fetched.
     """
     async with client_for(options, THREAD_RUN) as client:
-        sources = sources_of(client, options.thread, page=min(options.limit, LONGEST_PAGE))
+        sources = sources_of(client, options.thread, page=min(options.limit, _LONGEST_PAGE))
         results = await asyncio.gather(*(_read(client, each, options) for each in sources))
     found = [listed for result in results if not isinstance(result, APIError) for listed in result]
     if not _all_well(sources, results):
@@ -95,9 +95,9 @@ def sources_of(client: Client, threads: list[str], *, page: int) -> list[Source]
     ]
 
 
-async def _read(client: Client, source: Source, options: argparse.Namespace) -> list[Listed] | APIError:
+async def _read(client: Client, source: Source, options: argparse.Namespace) -> list[ListedRow] | APIError:
     """Return the newest items of a list that have the wanted status, or why there are none."""
-    found: list[Listed] = []
+    found: list[ListedRow] = []
     searched = 0
     try:
         async for item in source.items():
@@ -105,7 +105,7 @@ async def _read(client: Client, source: Source, options: argparse.Namespace) -> 
             ref = RunRef.of(item)
             snapshot = client.for_run(ref).dialect.snapshot(item)
             if not options.status or snapshot.status in options.status:
-                found.append(Listed(ref, snapshot))
+                found.append(ListedRow(ref, snapshot))
             if len(found) == options.limit:
                 break
             if searched == MOST_SEARCHED:
@@ -116,7 +116,7 @@ async def _read(client: Client, source: Source, options: argparse.Namespace) -> 
     return found
 
 
-def _all_well(sources: list[Source], results: list[list[Listed] | APIError]) -> bool:
+def _all_well(sources: list[Source], results: list[list[ListedRow] | APIError]) -> bool:
     """Complain of lists that could not be read, and return whether there was one that could.
 
     Raises:
@@ -142,7 +142,7 @@ def _is_absent(error: APIError) -> bool:
     return isinstance(error, APIStatusError) and error.status in _ABSENT
 
 
-def _print(found: list[Listed], *, as_json: bool) -> None:
+def _print(found: list[ListedRow], *, as_json: bool) -> None:
     width = max((len(on_one_line(str(listed.ref))) for listed in found), default=0)
     sheet = Sheet(width, _STATUS_WIDTH, _TIME_WIDTH)
     for ref, snapshot in ((listed.ref, listed.snapshot) for listed in found):

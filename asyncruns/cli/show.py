@@ -10,15 +10,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct, field
-
 from asyncruns.cli.advice import advice_on
 from asyncruns.cli.batch_servers import connected
 from asyncruns.cli.ids import ref_of
 from asyncruns.cli.output import complain, say_json
 from asyncruns.cli.process import run
 from asyncruns.cli.show_sheet import print_shown
-from asyncruns.cli.steps import StepShown, steps_in_output, steps_of_run
+from asyncruns.cli.shown import ShownRun
+from asyncruns.cli.steps import steps_in_output, steps_of_run
 from asyncruns.client.client import Client
 from asyncruns.errors import APIError
 from asyncruns.lifecycle import Phase, RunRef, Snapshot
@@ -27,26 +26,6 @@ from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import RESPONSE, THREAD_RUN
 
 _NOT_PASSED: frozenset[str] = frozenset({"expires_at", "archived_at"})  # times that are no step of a life
-
-
-class ShownRun(Struct, kw_only=True):
-    """What `asyncruns show` knows of a run, a response or a batch.
-
-    Attributes:
-        times: When it reached which status, by the server's clock, in order.
-        now: The server's time when it answered; that of this machine if the server sent none.
-        clock_offset: Seconds by which this machine's clock is ahead of the server's; None if that is not known.
-        messages: Role and text of each message that it wrote.
-    """
-
-    ref: RunRef
-    snapshot: Snapshot[Any]
-    times: list[tuple[str, float]]
-    now: float
-    clock_offset: float | None
-    steps: list[StepShown] = field(default_factory=list)
-    messages: list[tuple[str, str]] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)
 
 
 def main(options: argparse.Namespace) -> int:

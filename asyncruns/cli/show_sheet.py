@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from asyncruns.cli.advice import MEANINGS, clock_words
 from asyncruns.cli.batch_board import progress_text
 from asyncruns.cli.output import on_one_line
 from asyncruns.cli.sheet import Sheet
+from asyncruns.cli.shown import ShownRun
+from asyncruns.cli.steps import StepShown
 from asyncruns.cli.times import local_time, relative, span
 from asyncruns.lifecycle import Call, CallKind, Phase, TokenUsage
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE, THREAD_RUN
 
-if TYPE_CHECKING:
-    from asyncruns.cli.show import ShownRun
-    from asyncruns.cli.steps import StepShown
-
-_KINDS: Final = {THREAD_RUN: "run", RESPONSE: "response", BATCH: "batch", MESSAGE_BATCH: "message batch"}
+_KINDS: Final = {THREAD_RUN: "run", RESPONSE: RESPONSE, BATCH: BATCH, MESSAGE_BATCH: "message batch"}
 _LABEL_WIDTH: Final = 10
 _SHOWN_CHARACTERS: Final = 160  # of arguments, of an output
 _SHOWN_OF_MESSAGE: Final = 2000
@@ -33,7 +31,7 @@ STATUS_STYLES: Final = {
     Phase.UNKNOWN: "red",
 }
 
-Row = tuple[str, str]
+_Row = tuple[str, str]
 
 
 def print_shown(shown: ShownRun, sheet: Sheet | None = None) -> None:
@@ -54,14 +52,14 @@ def print_shown(shown: ShownRun, sheet: Sheet | None = None) -> None:
         sheet.row("" if place else "to do", text, style="bold")
 
 
-def _facts(shown: ShownRun) -> Iterator[Row]:
+def _facts(shown: ShownRun) -> Iterator[_Row]:
     run: Any = shown.snapshot.resource
     for name in ("assistant_id", "model", "endpoint"):
         if value := getattr(run, name, None):
             yield name.removesuffix("_id"), str(value)
 
 
-def _times(shown: ShownRun) -> Iterator[Row]:
+def _times(shown: ShownRun) -> Iterator[_Row]:
     created = shown.snapshot.created_at
     for name, at in shown.times:
         if at == created and name == "created":
@@ -74,7 +72,7 @@ def _times(shown: ShownRun) -> Iterator[Row]:
         yield "expires", f"{local_time(expires)}, {relative(expires - shown.now)}"
 
 
-def _work(shown: ShownRun) -> Iterator[Row]:
+def _work(shown: ShownRun) -> Iterator[_Row]:
     for step in shown.steps[-_SHOWN_STEPS:]:
         yield "step", _step_text(step, shown.snapshot.created_at)
         if not (step.unanswered and shown.snapshot.calls):  # these are shown below, with their ids
@@ -100,7 +98,7 @@ def _call_text(call: Call) -> str:
     return f"{call.id}: {what}{kinds.get(call.kind, '')}"
 
 
-def _ends(shown: ShownRun) -> Iterator[Row]:
+def _ends(shown: ShownRun) -> Iterator[_Row]:
     snapshot = shown.snapshot
     if snapshot.counts is not None:
         yield "requests", progress_text(snapshot.counts)

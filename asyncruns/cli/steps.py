@@ -60,7 +60,7 @@ def steps_in_output(response: ModelResponse, open_calls: Container[str]) -> list
 
 
 def _item(item: Any, open_calls: Container[str]) -> StepShown:
-    is_open = _text(item, "call_id") in open_calls or _text(item, "id") in open_calls
+    is_open = any(_text(item, name) in open_calls for name in item.__struct_fields__ if name.endswith("id"))
     unanswered = (_text(item, "name") or str(item.type)) if is_open else ""
     return StepShown(kind=str(item.type), status=_text(item, "status"), calls=_call_in(item), unanswered=unanswered)
 

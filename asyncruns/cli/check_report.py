@@ -14,7 +14,7 @@ _STATE_WIDTH: Final = 5
 _CHECK_WIDTH: Final = 16
 
 
-class State(enum.Enum):
+class Health(enum.Enum):
     """How a check came out."""
 
     OK = "ok"
@@ -22,10 +22,10 @@ class State(enum.Enum):
     WRONG = "wrong"
 
 
-_STYLES: Final = {State.OK: "green", State.NOTE: "yellow", State.WRONG: "bold red"}
+_STYLES: Final = {Health.OK: "green", Health.NOTE: "yellow", Health.WRONG: "bold red"}
 
 
-class Finding(Struct, frozen=True, kw_only=True):
+class CheckResult(Struct, frozen=True, kw_only=True):
     """The result of one check.
 
     Attributes:
@@ -36,13 +36,13 @@ class Finding(Struct, frozen=True, kw_only=True):
     """
 
     check: str
-    state: State
+    state: Health
     text: str
     to_set: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Findings:
+class CheckReport:
     """Prints each finding as it is made.
 
     Args:
@@ -51,16 +51,16 @@ class Findings:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self._sheet = None if as_json else Sheet(_STATE_WIDTH, _CHECK_WIDTH)
-        self.all: list[Finding] = []
+        self.all: list[CheckResult] = []
 
     @property
-    def wrong(self) -> list[Finding]:
+    def wrong(self) -> list[CheckResult]:
         """Those that say that something is wrong."""
-        return [finding for finding in self.all if finding.state is State.WRONG]
+        return [finding for finding in self.all if finding.state is Health.WRONG]
 
-    def add(self, state: State, check: str, text: str, to_set: str = "", **facts: Any) -> None:
+    def add(self, state: Health, check: str, text: str, to_set: str = "", **facts: Any) -> None:
         """Record a finding, and print it."""
-        finding = Finding(check=check, state=state, text=text, to_set=to_set, facts=facts)
+        finding = CheckResult(check=check, state=state, text=text, to_set=to_set, facts=facts)
         self.all.append(finding)
         if self._sheet is None:
             say_json({"check": check, "state": state.value, "text": text, "to_set": to_set or None, **facts})
@@ -71,12 +71,12 @@ class Findings:
 
     def ok(self, check: str, text: str, **facts: Any) -> None:
         """Record that something is well."""
-        self.add(State.OK, check, text, **facts)
+        self.add(Health.OK, check, text, **facts)
 
     def note(self, check: str, text: str, to_set: str = "", **facts: Any) -> None:
         """Record what is only worth knowing."""
-        self.add(State.NOTE, check, text, to_set, **facts)
+        self.add(Health.NOTE, check, text, to_set, **facts)
 
     def bad(self, check: str, text: str, to_set: str = "", **facts: Any) -> None:
         """Record that something is wrong, and what to set."""
-        self.add(State.WRONG, check, text, to_set, **facts)
+        self.add(Health.WRONG, check, text, to_set, **facts)
