@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from asyncruns.cli.advice import CLOCK_S, clock_words
 from asyncruns.cli.check_report import CheckReport, Health
 from asyncruns.cli.doctor_settings import DoctorSettings
@@ -26,42 +28,48 @@ from asyncruns.http import rate_limit, wait_hint
 LATENCY_POLLS: Final = 5
 _SLOW_S: Final = 2.0
 _FEW: Final = 0.1  # the share of a limit below which it is worth a word
+_ALL: Final = Probe("all requests", "")
 _STEP: Final = re.compile(r"\)\. (?=[A-Z])")
 
 
 def check_reach(report: CheckReport, answer: ProbeAnswer, settings: DoctorSettings) -> bool:
     """Report if the server can't be reached, and return whether it can."""
-    error = answer.error
+    error, proxy = answer.error, settings.proxy_words
     if error is None:
         return True
     if isinstance(error, APITimeoutError) and error.sent:
-        text = f"{settings.base_url} takes the connection, but does not answer within {settings.options.timeout:g} s"
+        text = f"{settings.base_url} takes the connection, but does not answer within {span(answer.seconds)}{proxy}"
         report.bad(
             "server", text, "check that the server is well, and that this is its port; for a slow server: --timeout"
         )
     elif isinstance(error, APITimeoutError):
-        text = f"no connection to {settings.base_url} within {span(answer.seconds)}"
+        text = f"no connection to {settings.base_url} within {span(answer.seconds)}{proxy}"
         report.bad(
             "server", text, f"check the host and the port in {settings.url_name}, and firewalls and proxies in between"
         )
     else:
-        text, _, step = _parted(str(error))
+        text, step = _parted(str(error))
         sent = isinstance(error, APIConnectionError) and error.sent
         step = "check that the server is well, and that this is its port" if sent else step
-        report.bad("server", text, step.replace("base_url", settings.url_name))
+        report.bad("server", text + proxy, step.replace("base_url", settings.url_name))
     return False
 
 
-def _parted(message: str) -> tuple[str, str, str]:
+def _parted(message: str) -> tuple[str, str]:
     """Return a message of the transport in two: what happened, and what to do."""
     places = list(_STEP.finditer(message))
     if not places:
-        return message, "", ""
-    return message[: places[-1].start() + 1], "", message[places[-1].end() :]
+        return message, ""
+    return message[: places[-1].start() + 1], message[places[-1].end() :]
 
 
 def check_wires(report: CheckReport, answers: Sequence[ProbeAnswer]) -> None:
     """Report which parts of the API are served."""
+    verdicts = {answer.verdict for answer in answers}
+    if verdicts == {ProbeVerdict.KEY}:
+        return  # that is reported by itself
+    if len(verdicts) == 1 and verdicts & {ProbeVerdict.TROUBLE, ProbeVerdict.LIMITED}:
+        answers = [replace(answers[0], probe=_ALL)]
     has_list = any(answer.probe is LIST_OF_RESPONSES and answer.verdict is ProbeVerdict.SERVED for answer in answers)
     for answer in answers:
         name, verdict = answer.probe.name, answer.verdict

@@ -18,13 +18,7 @@ from asyncruns.cli.probes import THREADS, WIRES, ProbeAnswer, ProbeVerdict, send
 from asyncruns.cli.process import run
 from asyncruns.client.client import Client
 
-_OF_A_SERVER: Final = (
-    ProbeVerdict.SERVED,
-    ProbeVerdict.KEY,
-    ProbeVerdict.VERSION,
-    ProbeVerdict.LIMITED,
-    ProbeVerdict.TROUBLE,
-)
+_NOT_OF_API: Final = (ProbeVerdict.NO_PATH, ProbeVerdict.PAGE, ProbeVerdict.REDIRECT, ProbeVerdict.NOTHING)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -52,8 +46,8 @@ async def examine(options: argparse.Namespace, report: CheckReport) -> int:
 
 
 async def _examine(settings: DoctorSettings, report: CheckReport, client: Client, answers: list[ProbeAnswer]) -> None:
-    if any(answer.verdict in _OF_A_SERVER for answer in answers):
-        report.ok("base URL", settings.base_url)
+    if any(answer.verdict not in _NOT_OF_API for answer in answers):
+        report.ok("base URL", settings.base_url + settings.proxy_words)
         await check_key_of(settings, report, answers)
         await check_version_of(settings, report, answers)
         check_wires(report, answers)

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from asyncruns.cli.connect import connect
 from asyncruns.cli.probes import THREADS, WIRES, ProbeAnswer, ProbeVerdict, send_probe, send_probes
 from asyncruns.client.client import Client
 from asyncruns.client.environment import servers_of_environment
+from asyncruns.transport.urls import proxy_of_environment
 
 _OTHER_HEADERS: Final = ("api-key", "x-api-key", "x-portkey-api-key")
 _VERSION_AT_END: Final = re.compile(r"/v\d+[a-z0-9]*$")
@@ -58,6 +60,13 @@ class DoctorSettings(Struct):
     def own_beta(self) -> str | None:
         """The header of the version, if it is set by itself with `--header`."""
         return next((value for name, value in self.options.header if name.lower() == _BETA), None)
+
+    @property
+    def proxy_words(self) -> str:
+        """How the server is reached, if a proxy of the environment is used: its host and port, without a password."""
+        proxy = urlsplit(proxy_of_environment(self.base_url) or "")
+        port = f":{proxy.port}" if proxy.port else ""
+        return f", through the proxy {proxy.hostname}{port} of the environment" if proxy.hostname else ""
 
     def client(self, *, base_url: str = "", auth_header: str = "") -> Client:
         """Make a client with these settings, or with others for the same host; it retries nothing."""
@@ -100,7 +109,7 @@ async def check_base_url_of(settings: DoctorSettings, report: CheckReport, answe
             report.bad("base URL", text, f"set {settings.url_name} to {other}", better=other)
             return
     if first.verdict is ProbeVerdict.PAGE:
-        text = f'{url} answers {first.status} with what is not of the API: "{first.said}"'
+        text = f'{url} answers {first.status} with what is not of the API: "{first.said}"{settings.proxy_words}'
         report.bad(
             "base URL", text, f"a proxy, a login page or another application answers there: check {settings.url_name}"
         )

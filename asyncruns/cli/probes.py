@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
+import anyio
 import msgspec
 from msgspec import Struct
 
@@ -108,12 +109,12 @@ class ProbeAnswer(Struct, kw_only=True):
 async def send_probe(client: Client, probe: Probe) -> ProbeAnswer:
     """Send a probe once, and return its answer. Safe to cancel."""
     query = (("limit", "1"),) if probe.is_list else ()
-    began, clock = time.monotonic(), time.time()
+    began, clock = anyio.current_time(), time.time()
     try:
         response = await client.transport.send(Request("GET", probe.path, query, headers=probe.headers))
     except APIError as error:
-        return ProbeAnswer(probe=probe, verdict=ProbeVerdict.NOTHING, seconds=time.monotonic() - began, error=error)
-    seconds, theirs = time.monotonic() - began, server_time(response.headers)
+        return ProbeAnswer(probe=probe, verdict=ProbeVerdict.NOTHING, seconds=anyio.current_time() - began, error=error)
+    seconds, theirs = anyio.current_time() - began, server_time(response.headers)
     # `Date` is cut to whole seconds, so on average the server's clock is half a second ahead of it.
     offset = None if theirs is None else clock + seconds / 2 - (theirs + 0.5)
     verdict = verdict_on(probe, response)
@@ -132,6 +133,8 @@ def verdict_on(probe: Probe, response: Response) -> ProbeVerdict:
         return ProbeVerdict.SERVED if _is_of_api(probe, response.body) else ProbeVerdict.PAGE
     if status < 400:
         return ProbeVerdict.REDIRECT
+    if status == 407:  # of a proxy
+        return ProbeVerdict.PAGE
     if wants_another_version(response):
         return ProbeVerdict.VERSION
     if has_no_path(response):

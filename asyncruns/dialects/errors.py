@@ -67,7 +67,7 @@ _NO_PATH: Final = (
     r"|^(?:404 )?(?:page |path |resource |route )?not found\W*$|no (?:matching |such )?route|no static resource"
 )
 _OF_VERSION: Final = (
-    r"openai-beta|api[-_ ]?version|invalid_beta|\b(?:assistants|beta).{0,40}\bv[12]\b|\bv[12]\b.{0,40}\bassistants"
+    r"openai-beta|invalid_beta|assistants=v\d|\bv\d assistants\b|\bassistants (?:api )?v\d|api[-_ ]?version"
 )
 # A refusal that names a status, or says "yet", may no longer apply when the run has another status.
 _NO_CANCEL: Final = (
@@ -269,7 +269,8 @@ def bad_answer(request: Request, response: Response, cause: Exception) -> APIRes
     said_id = request_id(response.headers)
     # A successful body comes from the transport as it is; only error bodies are redacted already.
     if response.redact is not None:
-        said_id = response.redact(said_id.encode()).decode()
+        # A header that is not UTF-8 arrives with surrogates.
+        said_id = response.redact(said_id.encode(errors="surrogateescape")).decode(errors="replace")
     body = response.body if response.redact is None else response.redact(response.body)
     kind = response.headers.get("content-type", "no content type")
     suffix = f" (request id {said_id})" if said_id else ""

@@ -165,6 +165,16 @@ def test_watching_at_a_hostile_server_prints_no_command(hostile: str, run_id: st
         assert all(json.loads(line) for line in done.stdout.decode().splitlines())
 
 
+@pytest.mark.parametrize("run_id", ["run_done", "run_failed", "run_calls", "run_unknown"])
+def test_showing_and_cancelling_at_a_hostile_server_prints_no_command(hostile: str, run_id: str) -> None:
+    for words in (("show",), ("show", "--json"), ("cancel", "--no-wait")):
+        command = [sys.executable, "-m", "asyncruns", *words, f"thread_1/{run_id}", "--base-url", hostile]
+        done = subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+        for text in (done.stdout.decode(), done.stderr.decode()):
+            assert not RAW.search(text.replace("\n", "")), ascii(text)
+            assert "Traceback" not in text
+
+
 def test_log_records_of_libraries_are_printed_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
     from asyncruns.cli.output import _Complaints
 
