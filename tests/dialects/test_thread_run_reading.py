@@ -28,6 +28,13 @@ def read(headers: dict[str, str] | None = None, /, **fields: Any) -> Snapshot[Ru
     return DIALECT.read(POLL, Response(200, headers or {}, body))
 
 
+def test_an_unreadable_answer_with_a_request_id_that_is_not_utf_8_is_reported() -> None:
+    headers = {"x-request-id": b"req_\x9b1".decode("utf-8", "surrogateescape")}
+    with pytest.raises(APIResponseValidationError) as caught:
+        DIALECT.read(POLL, Response(200, headers, b"<html>", redact=lambda body: body))
+    assert caught.value.request_id == "req_\ufffd1"
+
+
 def calls(*tool_calls: object, action: str = "submit_tool_outputs") -> tuple[Call, ...]:
     required = {"type": action, action: {"tool_calls": tool_calls}}
     return read(status="requires_action", required_action=required).calls
