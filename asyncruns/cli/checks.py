@@ -15,6 +15,7 @@ from asyncruns.cli.doctor_settings import DoctorSettings
 from asyncruns.cli.probes import (
     LIST_OF_RESPONSES,
     RESPONSES,
+    THREADS,
     Probe,
     ProbeAnswer,
     ProbeVerdict,
@@ -22,6 +23,7 @@ from asyncruns.cli.probes import (
 )
 from asyncruns.cli.times import span
 from asyncruns.client.client import Client
+from asyncruns.dialects.errors import RETIRED, has_retired
 from asyncruns.errors import APIConnectionError, APITimeoutError
 from asyncruns.http import rate_limit, wait_hint
 
@@ -63,8 +65,8 @@ def _parted(message: str) -> tuple[str, str]:
     return message[: places[-1].start() + 1], message[places[-1].end() :]
 
 
-def check_wires(report: CheckReport, answers: Sequence[ProbeAnswer]) -> None:
-    """Report which parts of the API are served."""
+def check_wires(report: CheckReport, answers: Sequence[ProbeAnswer], host: str) -> None:
+    """Report which parts of the API are served by a host."""
     verdicts = {answer.verdict for answer in answers}
     if verdicts == {ProbeVerdict.KEY}:
         return  # that is reported by itself
@@ -87,7 +89,8 @@ def check_wires(report: CheckReport, answers: Sequence[ProbeAnswer]) -> None:
             status = f"{answer.status}: " if answer.status else ""
             report.bad(name, f'{status}"{answer.said}"', "ask its operators, or try again later", **facts)
         else:
-            report.note(name, f"{verdict.value} ({answer.status})", **facts)
+            to_set = RETIRED if answer.probe is THREADS and has_retired(host) else ""
+            report.note(name, f"{verdict.value} ({answer.status})", to_set, **facts)
 
 
 def check_clock(report: CheckReport, answers: Sequence[ProbeAnswer]) -> None:

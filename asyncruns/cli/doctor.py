@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from typing import Final
+from urllib.parse import urlsplit
 
 from asyncruns.cli.check_report import CheckReport
 from asyncruns.cli.checks import check_clock, check_latency, check_limits, check_reach, check_wires
@@ -50,7 +51,7 @@ async def _examine(settings: DoctorSettings, report: CheckReport, client: Client
         report.ok("base URL", settings.base_url + settings.proxy_words)
         await check_key_of(settings, report, answers)
         await check_version_of(settings, report, answers)
-        check_wires(report, answers)
+        check_wires(report, answers, urlsplit(settings.base_url).hostname or "")
     else:
         await check_base_url_of(settings, report, answers)
     check_clock(report, answers)

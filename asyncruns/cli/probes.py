@@ -137,7 +137,7 @@ def verdict_on(probe: Probe, response: Response) -> ProbeVerdict:
         return ProbeVerdict.PAGE
     if wants_another_version(response):
         return ProbeVerdict.VERSION
-    if has_no_path(response):
+    if status == 410 or has_no_path(response):
         return ProbeVerdict.NO_PATH
     if status in (401, 403):
         return ProbeVerdict.KEY if _is_json(response.body) or not _TITLE.search(response.body) else ProbeVerdict.PAGE

@@ -127,6 +127,11 @@ def has_no_path(response: Response) -> bool:
     return not said or re.search(_NO_PATH, said.strip(), re.IGNORECASE) is not None
 
 
+def has_retired(host: str) -> bool:
+    """Return whether a host has served threads and runs, and does so no longer."""
+    return host == _RETIRED_HOST
+
+
 def wants_another_version(response: Response) -> bool:
     """Return whether a server refuses a request for the version of the API that its headers or its query name."""
     if response.status not in (400, 401, 403, 404, 415, 422):
@@ -195,7 +200,7 @@ def _next_step(request: Request, response: Response, error: ErrorObject, host: s
         where = response.headers.get("location", "elsewhere").split("?")[0]
         return f"Redirects are not followed, since a key goes only to the host it was set for; it points to {where}."
     # A 404 may mean a wrong host, a base URL without its version, or a wrong id; the surest reason is named.
-    if response.status in (404, 410) and host == _RETIRED_HOST:
+    if response.status in (404, 410) and has_retired(host):
         return RETIRED
     if response.status in (404, 405) and (hint := _versioned(request, response)):
         return hint

@@ -14,10 +14,11 @@ import pytest
 from aiohttp import web
 
 from asyncruns.cli.check_report import CheckReport, CheckResult, Health
+from asyncruns.cli.checks import check_wires
 from asyncruns.cli.doctor import examine
 from asyncruns.cli.doctor_settings import other_urls
 from asyncruns.cli.options import make_parser
-from asyncruns.cli.probes import LIST_OF_RESPONSES, THREADS, ProbeVerdict, verdict_on
+from asyncruns.cli.probes import LIST_OF_RESPONSES, RESPONSES, THREADS, ProbeAnswer, ProbeVerdict, verdict_on
 from asyncruns.dialects.errors import has_no_path, wants_another_version
 from asyncruns.http import Response
 from asyncruns.testing import Emulator, Fault, Scenario
@@ -371,6 +372,16 @@ def test_a_404_is_about_a_path_or_about_an_object(status: int, body: Any, expect
 )
 def test_a_refused_version_is_known_by_its_text(status: int, message: str, expected: bool) -> None:
     assert wants_another_version(answer(status, {"error": {"message": message}})) is expected
+
+
+def test_a_host_that_has_retired_threads_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    gone = answer(410, {"error": {"message": "Gone"}})
+    answers = [
+        ProbeAnswer(probe=THREADS, verdict=verdict_on(THREADS, gone), seconds=0.1, response=gone),
+        ProbeAnswer(probe=RESPONSES, verdict=ProbeVerdict.SERVED, seconds=0.1, response=answer(404, {})),
+    ]
+    check_wires(CheckReport(), answers, "api.openai.com")
+    assert "no longer serves threads and runs" in capsys.readouterr().out
 
 
 def test_verdicts() -> None:
