@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import AsyncIterable, Callable
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
@@ -81,17 +82,17 @@ async def list_runs(options: argparse.Namespace) -> int:
 
 def sources_of(client: Client, threads: list[str], *, page: int) -> list[Source]:
     """Return the lists to read: those of these threads, or, without any, all that are not of threads."""
-    runs = client.threads.runs
     if threads:
+        runs = client.threads.runs.list
         return [
-            Source(f"runs of {thread}", lambda thread=thread: runs.list(thread, limit=page, order="desc"), True)  # type: ignore[misc]
+            Source(f"runs of {thread}", partial(runs, thread, limit=page, order="desc"), is_asked_for=True)
             for thread in dict.fromkeys(threads)
         ]
     version = {"anthropic-version": ANTHROPIC_VERSION}
     return [
-        Source("responses", lambda: client.responses.list(limit=page, order="desc")),
-        Source("batches", lambda: client.batches.list(limit=page)),
-        Source("message batches", lambda: client.message_batches.list(limit=page, extra_headers=version)),
+        Source("responses", partial(client.responses.list, limit=page, order="desc")),
+        Source("batches", partial(client.batches.list, limit=page)),
+        Source("message batches", partial(client.message_batches.list, limit=page, extra_headers=version)),
     ]
 
 

@@ -95,6 +95,10 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
         (("watch", "x", "", "--base-url", HERE), "run_id must be"),
         (("watch", "batch_1", "--base-url", HERE), "batch_1 is a batch: asyncruns batch watch batch_1"),
         (("watch", "x"), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
+        (("doctor",), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
+        (("list",), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
+        (("show", "thread_1", "--base-url", HERE), "thread_1 names no run: pass THREAD_ID/RUN_ID"),
+        (("cancel", "resp_1"), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--base-url", HERE, "--header", "x=a\nb"), "control character"),
         (("demo", "--api-key", "hidden"), "--api-key needs --base-url"),
     ],
@@ -158,7 +162,7 @@ def test_rich_is_for_the_table_only_and_help_needs_no_http() -> None:
         "import sys, asyncruns.cli\n"
         "loaded = {'aiohttp', 'anyio', 'rich'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
-        "import asyncruns.cli.demo, asyncruns.cli.emulate, asyncruns.cli.watch\n"
+        "import asyncruns.cli.demo, asyncruns.cli.doctor, asyncruns.cli.emulate, asyncruns.cli.watch\n"
         "assert 'rich' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
