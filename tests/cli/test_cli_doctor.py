@@ -191,7 +191,7 @@ async def test_a_missing_api_version_of_azure_is_found() -> None:
 
 
 @pytest.mark.real_time
-@pytest.mark.parametrize(("skew", "words"), [(-600, "10 min ahead of"), (600, "behind the server's")])
+@pytest.mark.parametrize(("skew", "words"), [(-600, "ahead of the server's"), (600, "behind the server's")])
 async def test_a_clock_that_is_off_is_found(skew: float, words: str) -> None:
     async with Emulator(clock_skew=skew) as emulator:
         code, found = await doctor(emulator.base_url)
