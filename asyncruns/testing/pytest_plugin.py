@@ -54,7 +54,7 @@ def asyncruns_client(asyncruns_memory: InMemoryTransport) -> Client:
 
 @pytest.fixture
 def asyncruns_virtual_time() -> None:
-    """Runs the test on a `VirtualTimeLoop`; for many tests: `pytest.mark.usefixtures`, or `usefixtures` in the settings.
+    """Run the test on a `VirtualTimeLoop`; for many tests use the mark `usefixtures`, or the setting of that name.
 
     The loop is chosen when tests are collected, so `request.getfixturevalue` has no effect.
     """

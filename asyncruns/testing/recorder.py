@@ -24,8 +24,8 @@ from asyncruns.testing.recording import (
     RecordedLine,
     RecordingFile,
     Redact,
-    UploadSize,
     first_line,
+    size_of,
     without_secret_fields,
     written_content,
     written_headers,
@@ -74,7 +74,8 @@ class Recorder(Transport):
     def __init__(self, transport: Transport, path: str | os.PathLike[str], *, redact: Redact | None = None) -> None:
         if not isinstance(transport, Transport):
             hint = "pass its transport, client.transport" if hasattr(transport, "transport") else "pass a Transport"
-            raise ConfigurationError(f"A Recorder sends with a transport, not with a {type(transport).__name__}: {hint}")
+            kind = type(transport).__name__
+            raise ConfigurationError(f"A Recorder sends with a transport, not with a {kind}: {hint}")
         self._inner = transport
         self._redact = redact
         self._file = RecordingFile(path)
@@ -172,7 +173,6 @@ class _Exchange:
 
     def asked(self, request: Request, how: str, at: float) -> None:
         """Write a request."""
-        upload = request.upload
         self.write(
             "request",
             lambda: {
@@ -182,7 +182,7 @@ class _Exchange:
                 "path": self._text(request.path),
                 "query": written_query(request.query, self._text),
                 "headers": written_headers(request.headers, self._text, framed=True),
-                "upload": upload and UploadSize(upload.size, upload.content_type.partition(";")[0]),
+                "upload": size_of(request.upload),
                 **self._content(request.body, exact=False),
             },
         )

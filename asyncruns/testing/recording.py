@@ -10,9 +10,9 @@ exchanges that ran at the same time are mixed. Each exchange begins with a "requ
     left, at any place           the caller was cancelled, or stopped reading
     (nothing more)               the process died
 
-`at` is in seconds since the first request, `after` in seconds since the request of the exchange. A body is `json`, if it
-is JSON (white space is not kept), or else `text` or `base64`. The file must never hold a credential: those that the
-transport knows, and everything that is one by its name, are replaced by `***`.
+`at` is in seconds since the first request, `after` in seconds since the request of the exchange. A body is `json` if it
+is JSON, whose white space is not kept, and otherwise `text` or `base64`. The file must never hold a credential: those
+that the transport knows, and everything that is one by its name, are replaced by `***`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from asyncruns._version import __version__
 from asyncruns.errors import ConfigurationError
+from asyncruns.http import Upload
 from asyncruns.transport.auth import SECRET_NAME
 
 FORMAT: Final = 1
@@ -38,7 +39,7 @@ Redact = Callable[[bytes], bytes]
 """Removes what must not be kept from the bytes of a body."""
 
 _ACCOUNT_HEADERS: Final = frozenset({"openai-organization", "openai-project", "anthropic-organization-id"})
-_NO_SECRETS: Final = re.compile(r"ratelimit|portkey")  # such as x-ratelimit-remaining-tokens, x-portkey-request-id
+_NO_SECRET: Final = re.compile(r".*ratelimit.*|portkey")  # x-ratelimit-remaining-tokens, x-portkey-request-id
 # They belong to the connection and its encoding, not to the answer.
 _FRAMING: Final = frozenset({"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"})
 _SECRET_FIELD: Final = re.compile(
@@ -150,20 +151,23 @@ def lines_of(path: str | os.PathLike[str]) -> Iterator[tuple[int, RecordedLine]]
         ConfigurationError: It is no recording, or of a newer format, or a line is malformed; the message says which.
         OSError: The file cannot be read.
     """
+    name = os.fspath(path)
     with open(path, "rb") as file:
+        is_begun = False
         for number, data in enumerate(file, 1):
             if not data.endswith(b"\n"):  # the process died while it wrote
-                return
+                break
             try:
                 line = msgspec.json.decode(data, type=RecordedLine)
             except (ValueError, RecursionError) as error:
-                raise ConfigurationError(f"{os.fspath(path)}, line {number}, is not of a recording: {error}") from error
-            if number > 1:
+                raise ConfigurationError(f"{name}, line {number}, is not of a recording: {error}") from error
+            if is_begun:
                 yield number, line
             elif line.kind != "recording" or line.format != FORMAT:
-                raise ConfigurationError(
-                    f"{os.fspath(path)} is not a recording of format {FORMAT}, which this version of asyncruns reads"
-                )
+                break
+            is_begun = True
+    if not is_begun:
+        raise ConfigurationError(f"{name} is not a recording of format {FORMAT}, which this version of asyncruns reads")
 
 
 # What may be written
@@ -189,7 +193,7 @@ def written_query(query: Iterable[tuple[str, str]], redact: Callable[[str], str]
 
 def _hidden(name: str, value: str) -> str:
     lowered = name.lower()
-    if lowered in _ACCOUNT_HEADERS or SECRET_NAME.search(_NO_SECRETS.sub("", lowered)) and "ratelimit" not in lowered:
+    if lowered in _ACCOUNT_HEADERS or SECRET_NAME.search(_NO_SECRET.sub("", lowered)):
         return HIDDEN
     return f"{value.partition('?')[0]}?{HIDDEN}" if lowered == "location" and "?" in value else value
 
@@ -208,6 +212,11 @@ def written_content(body: bytes | None, *, exact: bool = False) -> dict[str, Any
         return {"text": body.decode()}
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(body).decode()}
+
+
+def size_of(upload: Upload | None) -> UploadSize | None:
+    """Return what is recorded, and compared, of an upload."""
+    return None if upload is None else UploadSize(upload.size, upload.content_type.partition(";")[0])
 
 
 # What is compared

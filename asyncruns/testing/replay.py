@@ -33,6 +33,7 @@ from asyncruns.testing.recording import (
     comparable,
     lines_of,
     nonces_of,
+    size_of,
     with_nonces,
     without_secret_fields,
     written_query,
@@ -41,13 +42,18 @@ from asyncruns.wire.shown_text import on_one_line
 
 _PATIENCE_S: Final = 30.0  # of a request without a timeout of its own that is never answered
 _SHOWN_CHARACTERS: Final = 400
+_SHOWN_BEFORE: Final = 40
 _SHOWN_REQUESTS: Final = 5
 
 _Key = tuple[str | None, str, str, tuple[tuple[str, str], ...], UploadSize | None, bytes]
 
 
 class UnexpectedRequestError(AssertionError):
-    """A request that is not in the recording, or not so often; the message says what is."""
+    """A request that is not in the recording, or not so often; the message says what is.
+
+    It is raised by what sent the request. A fleet goes on, as after any unexpected error: it is the `cause` of an
+    outcome `GaveUp`.
+    """
 
 
 class RecordedExchange(Struct, kw_only=True):
@@ -124,7 +130,7 @@ class Replay(Transport):
         answer = await self._answer(request, "send")
         if isinstance(answer, Response):
             return answer
-        raise ConfigurationError(f"{self._path} has a stream where {request.method} {request.path} takes a whole answer")
+        raise ConfigurationError(f"{self._path} has a stream where {request.method} {request.path} takes none")
 
     async def stream(self, request: Request) -> Response | ByteStream:
         return await self._answer(request, "stream")
@@ -179,15 +185,8 @@ class Replay(Transport):
     # Which exchange it is
 
     def _next(self, request: Request, how: str, body: bytes | None) -> RecordedExchange:
-        upload = request.upload
-        key: _Key = (
-            how,
-            request.method,
-            request.path,
-            written_query(request.query, str),
-            upload and UploadSize(upload.size, upload.content_type.partition(";")[0]),
-            comparable(body),
-        )
+        query = written_query(request.query, str)
+        key: _Key = (how, request.method, request.path, query, size_of(request.upload), comparable(body))
         queue = self._queues.get(key, deque())
         coming = min(self._changes.get(request.path, ()), default=math.inf)
         last = self._last.get(key) if request.method == "GET" else None
@@ -217,10 +216,12 @@ class Replay(Transport):
         for exchange in self._left.values():
             asked = exchange.request
             if (asked.how, asked.method, asked.path) == (how, request.method, request.path):
-                was = _shown(dict(asked.query), asked.upload, asked.content)
+                was = _text_of(dict(asked.query), asked.upload, asked.content)
+                now = _text_of(dict(request.query), size_of(request.upload), body)
+                begin = max(len(os.path.commonprefix([was, now])) - _SHOWN_BEFORE, 0)
                 return (
                     f"{what} is in {self._path} with another query or body, in line {exchange.place}.\n"
-                    f"recorded: {was}\nnow:      {_shown(dict(request.query), request.upload, body)}"
+                    f"recorded: {_shown(was, begin)}\nnow:      {_shown(now, begin)}"
                 )
         coming = self.left[:_SHOWN_REQUESTS]
         return f"{what} is not in {self._path}. " + (
@@ -341,7 +342,12 @@ _ERRORS: Final[Mapping[str, Callable[[RecordedLine, Request], Exception]]] = {
 }
 
 
-def _shown(query: Mapping[str, str], upload: object, body: bytes | None) -> str:
-    parts = [str(query) if query else "", str(upload) if upload is not None else "", (body or b"").decode("utf-8", "replace")]
-    text = on_one_line(" ".join(part for part in parts if part)) or "no body"
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+def _text_of(query: Mapping[str, str], upload: object, body: bytes | None) -> str:
+    parts = (query, upload, comparable(body).decode("utf-8", "replace"))
+    return on_one_line(" ".join(str(part) for part in parts if part)) or "no body"
+
+
+def _shown(text: str, begin: int) -> str:
+    """Return what of a text is shown: from shortly before the first difference."""
+    shown = text[begin : begin + _SHOWN_CHARACTERS]
+    return f"{'...' if begin else ''}{shown}{'...' if begin + _SHOWN_CHARACTERS < len(text) else ''}"
