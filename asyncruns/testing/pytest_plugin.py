@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     import asyncio
 
-    from asyncruns import Client
+    from asyncruns.client.client import Client
     from asyncruns.testing import Emulator, InMemoryTransport
 
 _VIRTUAL_TIME: Final = "asyncruns_virtual_time"
@@ -47,7 +47,7 @@ def asyncruns_memory() -> InMemoryTransport:
 @pytest.fixture
 def asyncruns_client(asyncruns_memory: InMemoryTransport) -> Client:
     """A `Client` of the server `asyncruns_memory`."""
-    from asyncruns import Client
+    from asyncruns.client.client import Client
 
     return Client(transport=asyncruns_memory)
 

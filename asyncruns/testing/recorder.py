@@ -53,7 +53,8 @@ class Recorder(Transport):
 
     Credentials are replaced by `***`: those of the client wherever they occur; headers, query parameters and fields of
     JSON that are credentials by their names; cookies; the ids of organizations and projects in headers. The base URL is
-    not recorded. What users and models wrote is: remove that with `redact`.
+    not recorded; the text of a network error may name an address. What users and models wrote is recorded: remove that
+    with `redact`. A text that a stream splits over two events can't be found in them.
 
     Of an upload only the size and the type are recorded, of a download the first MiB or, if it is longer, the size.
 
@@ -64,7 +65,7 @@ class Recorder(Transport):
         transport: The transport to send with, such as that of a client. It is borrowed.
         path: The file, which must not exist.
         redact: Called with each body and each event of a stream, without the client's credentials; returns what is
-            written. A name that a stream splits over two events is in neither of them.
+            written.
 
     Raises:
         ConfigurationError: The file exists, or `transport` is not a Transport.
@@ -181,7 +182,7 @@ class _Exchange:
                 "method": request.method,
                 "path": self._text(request.path),
                 "query": written_query(request.query, self._text),
-                "headers": written_headers(request.headers, self._text, framed=True),
+                "headers": written_headers(request.headers, self._text, lengths=True),
                 "upload": size_of(request.upload),
                 **self._content(request.body, exact=False),
             },
@@ -198,7 +199,7 @@ class _Exchange:
             self.answered(answer)
             return answer
         self._see(answer)
-        self.write("opened", lambda: self._head(answer, framed=True))
+        self.write("opened", lambda: self._head(answer, lengths=True))
         return tap(answer, self)
 
     def event(self, content: bytes) -> None:
@@ -231,8 +232,8 @@ class _Exchange:
         if redact is not None:
             self._known = lambda data: redact(known(data))
 
-    def _head(self, answer: Response | ByteStream, *, framed: bool = False) -> dict[str, Any]:
-        headers = written_headers(answer.headers.items(), self._text, framed=framed)
+    def _head(self, answer: Response | ByteStream, *, lengths: bool = False) -> dict[str, Any]:
+        headers = written_headers(answer.headers.items(), self._text, lengths=lengths)
         return {"after": self._after(), "status": answer.status, "headers": headers}
 
     def _after(self) -> float:

@@ -40,8 +40,8 @@ Redact = Callable[[bytes], bytes]
 
 _ACCOUNT_HEADERS: Final = frozenset({"openai-organization", "openai-project", "anthropic-organization-id"})
 _NO_SECRET: Final = re.compile(r".*ratelimit.*|portkey")  # x-ratelimit-remaining-tokens, x-portkey-request-id
-# They belong to the connection and its encoding, not to the answer.
-_FRAMING: Final = frozenset({"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"})
+_OF_CONNECTION: Final = frozenset({"connection", "keep-alive", "transfer-encoding"})
+_OF_LENGTH: Final = frozenset({"content-encoding", "content-length"})  # what resumes a download needs them
 _SECRET_FIELD: Final = re.compile(
     rb'("[\w-]*(?:authorization|api[_-]?key|passwor[dt]|secret|(?:access|refresh|bearer|auth)[_-]?token|cookie)"\s*:\s*)'
     rb'"(?:[^"\\]|\\.)*"',
@@ -179,11 +179,12 @@ def without_secret_fields(body: bytes) -> bytes:
 
 
 def written_headers(
-    headers: Iterable[tuple[str, str]], redact: Callable[[str], str], *, framed: bool = False
+    headers: Iterable[tuple[str, str]], redact: Callable[[str], str], *, lengths: bool = False
 ) -> dict[str, str]:
-    """Return headers for the file, with names in lower case; those of the framing only for `framed`."""
+    """Return headers for the file, with names in lower case; `lengths` keeps those of the length and the encoding."""
+    left_out = _OF_CONNECTION if lengths else _OF_CONNECTION | _OF_LENGTH
     lowered = ((name.lower(), value) for name, value in headers)
-    return {name: _hidden(name, redact(value)) for name, value in lowered if framed or name not in _FRAMING}
+    return {name: _hidden(name, redact(value)) for name, value in lowered if name not in left_out}
 
 
 def written_query(query: Iterable[tuple[str, str]], redact: Callable[[str], str]) -> tuple[tuple[str, str], ...]:

@@ -218,7 +218,7 @@ class Replay(Transport):
             if (asked.how, asked.method, asked.path) == (how, request.method, request.path):
                 was = _text_of(dict(asked.query), asked.upload, asked.content)
                 now = _text_of(dict(request.query), size_of(request.upload), body)
-                begin = max(len(os.path.commonprefix([was, now])) - _SHOWN_BEFORE, 0)
+                begin = max(_first_difference(was, now) - _SHOWN_BEFORE, 0)
                 return (
                     f"{what} is in {self._path} with another query or body, in line {exchange.place}.\n"
                     f"recorded: {_shown(was, begin)}\nnow:      {_shown(now, begin)}"
@@ -345,6 +345,11 @@ _ERRORS: Final[Mapping[str, Callable[[RecordedLine, Request], Exception]]] = {
 def _text_of(query: Mapping[str, str], upload: object, body: bytes | None) -> str:
     parts = (query, upload, comparable(body).decode("utf-8", "replace"))
     return on_one_line(" ".join(str(part) for part in parts if part)) or "no body"
+
+
+def _first_difference(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def _shown(text: str, begin: int) -> str:

@@ -59,8 +59,12 @@ class Pieces(ByteStream):
         pass
 
 
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in text_of(path).splitlines()]
 
 
 async def read_all(stream: Response | ByteStream) -> list[bytes]:
@@ -118,7 +122,7 @@ def test_a_file_that_exists_is_neither_overwritten_nor_continued(path: Path) -> 
 
 def test_a_client_in_place_of_its_transport_is_refused(path: Path) -> None:
     client: Any = Client(transport=InMemoryTransport())
-    with pytest.raises(ConfigurationError, match="client.transport"):
+    with pytest.raises(ConfigurationError, match=r"client\.transport"):
         Recorder(client, path)
     assert not path.exists()
 
@@ -157,7 +161,7 @@ async def test_no_credential_is_in_the_file(guarded: Emulator, path: Path) -> No
         with pytest.raises(APIConnectionError):
             guarded.inject(Fault(on="create_thread", drop=True, times=9))
             await client.threads.create()
-    text = path.read_text(encoding="utf-8")
+    text = text_of(path)
     assert SECRET not in text
     assert "4711" not in text
     assert guarded.base_url not in text
@@ -177,8 +181,8 @@ async def test_headers_query_and_fields_are_hidden_by_their_names(path: Path) ->
     asked = Request("POST", "/x", (("api-key", "4711"), ("order", "asc")), body, (("Authorization", "Bearer 4711"),))
     answer = await recorder.send(asked)
     assert answer.body == body
-    assert '"11' not in path.read_text(encoding="utf-8")
-    assert "4711" not in path.read_text(encoding="utf-8")
+    assert '"11' not in text_of(path)
+    assert "4711" not in text_of(path)
     _, request, answered = lines_of(path)
     assert request["query"] == [["api-key", "***"], ["order", "asc"]]
     assert request["headers"] == {"authorization": "***"}
@@ -197,8 +201,8 @@ async def test_the_callers_function_removes_what_users_wrote(path: Path) -> None
     async with Client(transport=recorder) as client:
         outcome = await client.run(model="gpt-4o", message="I am Alice")
         assert await outcome.text() == "You said: I am Alice"
-    assert "Alice" not in path.read_text(encoding="utf-8")
-    assert "I am someone" in path.read_text(encoding="utf-8")
+    assert "Alice" not in text_of(path)
+    assert "I am someone" in text_of(path)
 
 
 async def test_a_credential_that_a_stream_cuts_in_two_is_found(path: Path) -> None:

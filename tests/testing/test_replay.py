@@ -302,6 +302,12 @@ async def test_a_broken_stream_breaks_again_at_the_same_place(path: Path) -> Non
     assert await stream.read() == b""
 
 
+def cut_last_line(path: Path) -> None:
+    """Leave the file as if the process had died while it wrote the last line."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:10])
+
+
 async def test_a_request_that_was_left_or_cut_off_is_not_answered(path: Path) -> None:
     recorder = Recorder(InMemoryTransport(latency=60.0), path)
     for _ in range(2):
@@ -309,8 +315,7 @@ async def test_a_request_that_was_left_or_cut_off_is_not_answered(path: Path) ->
         await asyncio.sleep(1.0)
         task.cancel()
         await asyncio.wait({task})
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:10])  # the process died while it wrote the last line
+    cut_last_line(path)
     replay = Replay(path)
     for timeout in (5.0, 6.0):
         began = asyncio.get_running_loop().time()
