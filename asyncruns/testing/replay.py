@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import anyio
@@ -17,14 +17,7 @@ from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.abc import ByteStream, Transport
-from asyncruns.errors import (
-    APIConnectionError,
-    APIError,
-    APIResponseValidationError,
-    APITimeoutError,
-    ConfigurationError,
-    InvalidRequestError,
-)
+from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
 from asyncruns.testing.recording import (
     RecordedLine,
@@ -38,9 +31,9 @@ from asyncruns.testing.recording import (
     without_secret_fields,
     written_query,
 )
+from asyncruns.testing.replayed import Piece, ReplayedStream, error_of, never_answered
 from asyncruns.wire.shown_text import on_one_line
 
-_PATIENCE_S: Final = 30.0  # of a request without a timeout of its own that is never answered
 _SHOWN_CHARACTERS: Final = 400
 _SHOWN_BEFORE: Final = 40
 _SHOWN_REQUESTS: Final = 5
@@ -92,8 +85,9 @@ class Replay(Transport):
 
     Args:
         path: The file.
-        redact: The function that the recording was made with. It is called with the body of each request, before that
-            is compared; so it may also remove what differs from run to run, such as the time of day.
+        redact: Called with the bodies of recorded requests and of those that are sent, before they are compared. It is
+            the function that the recording was made with, or one that removes what differs from run to run, such as
+            the time of day. Calling it again must change nothing.
 
     Raises:
         ConfigurationError: The file is not a recording, or of a newer format; the message has the line.
@@ -111,11 +105,12 @@ class Replay(Transport):
         self._nonces: dict[bytes, bytes] = {}
         for exchange in _exchanges_of(self._path):
             self._left[exchange.number] = exchange
-            key = _key_of(exchange)
+            asked = exchange.request
+            key = self._key(asked.how, asked.method, asked.path, asked.query, asked.upload, asked.content)
             self._queues[key].append(exchange)
-            if exchange.request.method == "GET":
-                self._reads[exchange.request.path].add(key)
-            for path in _changed_by(exchange.request):
+            if asked.method == "GET":
+                self._reads[asked.path].add(key)
+            for path in _changed_by(asked):
                 self._changes[path].add(exchange.number)
 
     @property
@@ -143,28 +138,23 @@ class Replay(Transport):
 
     async def _answer(self, request: Request, how: str) -> Response | ByteStream:
         began = loop_time()
-        body = request.body
-        if body is not None:
-            body = without_secret_fields(body)
-            body = body if self._redact is None else self._redact(body)
-        exchange = self._next(request, how, body)
-        self._nonces.update(zip(nonces_of(exchange.request.content), nonces_of(body), strict=False))
+        exchange = self._next(request, how)
+        self._nonces.update(zip(nonces_of(exchange.request.content), nonces_of(request.body), strict=False))
         lines = exchange.rest
         first = lines[0] if lines else None
         if first is None or first.kind == "left":
-            await anyio.sleep(_patience(request))
-            raise _unanswered(request)
+            await never_answered(request)
         await _until(began, first)
         if first.kind == "error":
-            raise _error_of(first, request)
+            raise error_of(first, request)
         content = with_nonces(first.content or b"", self._nonces)
         if first.kind == "answer":
             return Response(first.status, first.headers, content)
-        return _ReplayedStream(request, began, _with_length(first, lines[-1]), self._pieces(exchange, request))
+        return ReplayedStream(request, began, _with_length(first, lines[-1]), self._pieces(exchange, request))
 
-    def _pieces(self, exchange: RecordedExchange, request: Request) -> list[_Piece]:
+    def _pieces(self, exchange: RecordedExchange, request: Request) -> list[Piece]:
         """Return the pieces of a stream or a download: bytes, and what ends them."""
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for line in exchange.rest[1:]:
             content = line.content
             if line.size and content is None:
@@ -175,7 +165,7 @@ class Replay(Transport):
             if content:
                 pieces.append((line.after or 0.0, with_nonces(content, self._nonces)))
             if line.kind == "error":
-                pieces.append((line.after or 0.0, _error_of(line, request)))
+                pieces.append((line.after or 0.0, error_of(line, request)))
             elif line.kind == "end":
                 pieces.append((line.after or 0.0, b""))
         if exchange.rest[-1].kind not in ("end", "error"):
@@ -184,16 +174,17 @@ class Replay(Transport):
 
     # Which exchange it is
 
-    def _next(self, request: Request, how: str, body: bytes | None) -> RecordedExchange:
-        query = written_query(request.query, str)
-        key: _Key = (how, request.method, request.path, query, size_of(request.upload), comparable(body))
+    def _next(self, request: Request, how: str) -> RecordedExchange:
+        query, upload = written_query(request.query, str), size_of(request.upload)
+        key = self._key(how, request.method, request.path, query, upload, request.body)
         queue = self._queues.get(key, deque())
-        coming = min(self._changes.get(request.path, ()), default=math.inf)
         last = self._last.get(key) if request.method == "GET" else None
-        if last is not None and (not queue or queue[0].number > coming):
+        if last is not None and (
+            not queue or queue[0].number > min(self._changes.get(request.path, ()), default=math.inf)
+        ):
             return last
         if not queue:
-            raise UnexpectedRequestError(self._unexpected(request, how, body, is_known=key in self._queues))
+            raise UnexpectedRequestError(self._unexpected(key))
         found = self._last[key] = queue.popleft()
         del self._left[found.number]
         self._note_change(found)
@@ -209,18 +200,31 @@ class Replay(Transport):
                     self._last[key] = queue.popleft()
                     del self._left[self._last[key].number]
 
-    def _unexpected(self, request: Request, how: str, body: bytes | None, *, is_known: bool) -> str:
-        what = f"{request.method} {request.path}"
-        if is_known:
+    def _key(
+        self,
+        how: str | None,
+        method: str,
+        path: str,
+        query: tuple[tuple[str, str], ...],
+        upload: UploadSize | None,
+        body: bytes | None,
+    ) -> _Key:
+        """Return what is equal for requests that get the same answers."""
+        if body is not None:
+            body = without_secret_fields(body)
+            body = body if self._redact is None else self._redact(body)
+        return how, method, path, query, upload, comparable(body)
+
+    def _unexpected(self, key: _Key) -> str:
+        what = f"{key[1]} {key[2]}"
+        if key in self._queues:
             return f"{what} is in {self._path}, but not so often: all recorded answers were given"
-        for exchange in self._left.values():
-            asked = exchange.request
-            if (asked.how, asked.method, asked.path) == (how, request.method, request.path):
-                was = _text_of(dict(asked.query), asked.upload, asked.content)
-                now = _text_of(dict(request.query), size_of(request.upload), body)
+        for other, queue in self._queues.items():
+            if queue and other[:3] == key[:3]:
+                was, now = _text_of(other), _text_of(key)
                 begin = max(_first_difference(was, now) - _SHOWN_BEFORE, 0)
                 return (
-                    f"{what} is in {self._path} with another query or body, in line {exchange.place}.\n"
+                    f"{what} is in {self._path} with another query or body, in line {queue[0].place}.\n"
                     f"recorded: {_shown(was, begin)}\nnow:      {_shown(now, begin)}"
                 )
         coming = self.left[:_SHOWN_REQUESTS]
@@ -230,38 +234,6 @@ class Replay(Transport):
 
     def __repr__(self) -> str:
         return f"<Replay {self._path}, {len(self._left)} requests left>"
-
-
-_Piece = tuple[float, bytes | BaseException]
-
-
-class _ReplayedStream(ByteStream):
-    """The recorded pieces of a body, each at its time."""
-
-    def __init__(self, request: Request, began: float, opened: RecordedLine, pieces: list[_Piece]) -> None:
-        self.status = opened.status
-        self.headers = opened.headers
-        self._request = request
-        self._began = began
-        self._pieces = pieces
-
-    async def read(self) -> bytes:
-        if not self._pieces:
-            return b""
-        after, piece = self._pieces[0]
-        if after == math.inf:
-            await anyio.sleep(_patience(self._request))
-            self._pieces = []
-            raise _unanswered(self._request)
-        await anyio.sleep(max(self._began + after - loop_time(), 0.0))
-        del self._pieces[:1]
-        if isinstance(piece, bytes):
-            return piece
-        self._pieces = []
-        raise piece
-
-    async def aclose(self) -> None:
-        self._pieces = []
 
 
 def _exchanges_of(path: str) -> list[RecordedExchange]:
@@ -274,11 +246,6 @@ def _exchanges_of(path: str) -> list[RecordedExchange]:
         else:
             raise ConfigurationError(f"{path}, line {place}, belongs to exchange {line.n}, which has no request")
     return list(found.values())
-
-
-def _key_of(exchange: RecordedExchange) -> _Key:
-    asked = exchange.request
-    return asked.how, asked.method, asked.path, asked.query, asked.upload, comparable(asked.content)
 
 
 def _changed_by(request: RecordedLine) -> Iterator[str]:
@@ -300,50 +267,9 @@ async def _until(began: float, line: RecordedLine) -> None:
     await anyio.sleep(max(began + (line.after or 0.0) - loop_time(), 0.0))
 
 
-def _patience(request: Request) -> float:
-    return _PATIENCE_S if request.timeout is None else request.timeout
-
-
-def _unanswered(request: Request) -> APITimeoutError:
-    message = f"{request.method} {request.path} got no answer in the recording: its caller left, or the process died"
-    return APITimeoutError(message, sent=True, method=request.method, path=request.path)
-
-
-def _error_of(line: RecordedLine, request: Request) -> Exception:
-    make = _ERRORS.get(line.error)
-    if make is None:
-        return RuntimeError(f"{line.error} in the recording, at {request.method} {request.path}. {line.message}")
-    return make(line, request)
-
-
-def _lost(kind: type[APIConnectionError]) -> Callable[[RecordedLine, Request], Exception]:
-    return lambda line, request: kind(
-        line.message, sent=bool(line.sent), passes=line.passes, method=request.method, path=request.path
-    )
-
-
-def _invalid(line: RecordedLine, request: Request) -> APIError:
-    return APIResponseValidationError(
-        line.message,
-        status=line.status,
-        body=line.content or b"",
-        request_id=line.request_id,
-        method=request.method,
-        path=request.path,
-    )
-
-
-_ERRORS: Final[Mapping[str, Callable[[RecordedLine, Request], Exception]]] = {
-    "APIConnectionError": _lost(APIConnectionError),
-    "APITimeoutError": _lost(APITimeoutError),
-    "APIResponseValidationError": _invalid,
-    "ConfigurationError": lambda line, request: ConfigurationError(line.message),
-    "InvalidRequestError": lambda line, request: InvalidRequestError(line.message),
-}
-
-
-def _text_of(query: Mapping[str, str], upload: object, body: bytes | None) -> str:
-    parts = (query, upload, comparable(body).decode("utf-8", "replace"))
+def _text_of(key: _Key) -> str:
+    query, upload, body = key[3:]
+    parts = (dict(query), upload, body.decode("utf-8", "replace"))
     return on_one_line(" ".join(str(part) for part in parts if part)) or "no body"
 
 
