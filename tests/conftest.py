@@ -58,6 +58,8 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
             blockbuster.functions[name] = function.activate()
         # It is in MAY_BLOCK, too, but sleeps so often that checking its whole call stack each time would take seconds.
         blockbuster.functions["time.sleep"].can_block_in("asyncruns/testing/clock.py", "_poll_again")
+        # A line is written at once, as a log is, so that it is in the file if the process dies.
+        blockbuster.functions["os.write"].can_block_in("asyncruns/testing/recording.py", "write")
         yield blockbuster
 
 

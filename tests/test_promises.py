@@ -134,6 +134,8 @@ DEEP_NAMES = (
     "testing.Fault",
     "testing.FunctionCall",
     "testing.InMemoryTransport",
+    "testing.Recorder",
+    "testing.Replay",
     "testing.Scenario",
     "testing.VirtualTimeLoop",
 )

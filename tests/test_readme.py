@@ -26,7 +26,7 @@ from aiohttp.test_utils import RawTestServer
 from asyncruns import Client, Fleet, RunRef, Toolset
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
-from asyncruns.testing import BatchScenario, Emulator, Scenario
+from asyncruns.testing import BatchScenario, Emulator, Fault, FunctionCall, Scenario
 from asyncruns.testing.emulator import default_scenario
 
 ROOT = Path(__file__).parent.parent
@@ -160,9 +160,17 @@ async def test_a_script_of_a_guide_runs(emulator: Emulator, script: str) -> None
 
 
 @pytest.mark.real_time
-async def test_the_tests_of_the_guide_to_testing_pass(tmp_path: Path) -> None:
+async def test_the_tests_of_the_guide_to_testing_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files_of(ROOT / "examples" / "guides" / "testing.md", tmp_path)
-    assert "3 passed" in await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
+    rounds = ((FunctionCall("get_weather", {"city": "Paris"}),),)
+    async with Emulator() as emulator:
+        emulator.script(Scenario(queued=0.0, working=0.1, rounds=rounds), assistant_id="asst_1")
+        emulator.inject(Fault(on="create_run", drop=True, acts=True), Fault(on="poll", drop=True, times=2))
+        monkeypatch.setenv("ASYNCRUNS_BASE_URL", emulator.base_url)
+        monkeypatch.setenv("ASYNCRUNS_API_KEY", "the-key-of-the-server")
+        assert "get_weather: 21 degrees in Paris" in await run_python("record.py", folder=tmp_path)
+    assert "the-key-of-the-server" not in (tmp_path / "bad_day.jsonl").read_text(encoding="utf-8")
+    assert "4 passed" in await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
 
 
 @pytest.mark.real_time
@@ -280,8 +288,8 @@ async def test_the_application_of_the_guide_to_webhooks_is_told_of_ends(
 def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
     named = {name for page in GUIDES for block in blocks_of(page) if (name := file_name(block))}
     assert named == {
-        "app.py", "conftest.py", "hooks.py", "jobs.py", "listed_jobs.py", "test_weather.py", "watch_jobs.py",
-        "weather.py",
+        "app.py", "hooks.py", "jobs.py", "listed_jobs.py", "record.py", "test_bad_day.py", "test_weather.py",
+        "watch_jobs.py", "weather.py",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Testing aids: an emulated server in this process, with or without sockets, and an event loop with virtual time.
+"""Testing aids: an emulated server, with or without sockets, a loop with virtual time, and recording and replay.
 
 Each name is imported on first use, so that the loop can be used without aiohttp. Public: the names of `__all__`.
 """
@@ -11,8 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from asyncruns.testing.clock import VirtualTimeLoop
     from asyncruns.testing.emulator import BatchScenario, Emulator, Fault, FunctionCall, InMemoryTransport, Scenario
+    from asyncruns.testing.recorder import Recorder
+    from asyncruns.testing.replay import Replay, UnexpectedRequestError
 
-__all__ = ["BatchScenario", "Emulator", "Fault", "FunctionCall", "InMemoryTransport", "Scenario", "VirtualTimeLoop"]
+__all__ = [
+    "BatchScenario",
+    "Emulator",
+    "Fault",
+    "FunctionCall",
+    "InMemoryTransport",
+    "Recorder",
+    "Replay",
+    "Scenario",
+    "UnexpectedRequestError",
+    "VirtualTimeLoop",
+]
 
 _HOME: Final = {
     "BatchScenario": "asyncruns.testing.emulator",
@@ -20,7 +33,10 @@ _HOME: Final = {
     "Fault": "asyncruns.testing.emulator",
     "FunctionCall": "asyncruns.testing.emulator",
     "InMemoryTransport": "asyncruns.testing.emulator",
+    "Recorder": "asyncruns.testing.recorder",
+    "Replay": "asyncruns.testing.replay",
     "Scenario": "asyncruns.testing.emulator",
+    "UnexpectedRequestError": "asyncruns.testing.replay",
     "VirtualTimeLoop": "asyncruns.testing.clock",
 }
 

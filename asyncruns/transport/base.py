@@ -133,6 +133,10 @@ class HTTPTransport(Transport):
         redacted = self._redactor.body(body, request)
         return Response(status, CIMultiDictProxy(shown), redacted, base_url=self.base_url)
 
+    def redacted(self, data: bytes, request: Request) -> bytes:
+        """Return bytes without credentials: neither those of this client nor those of the request."""
+        return self._redactor.body(data, request)
+
     def _url(self, request: Request) -> URL:
         if not request.path.isprintable() or " " in request.path or request.path[:1] != "/":
             raise InvalidRequestError(f"The path {request.path!r} can't be sent: begin it with a slash and quote it")
