@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from asyncruns.errors import InvalidOutputError as InvalidOutputError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
     from asyncruns.errors import InvalidWebhookSignatureError as InvalidWebhookSignatureError
+    from asyncruns.errors import JournalError as JournalError
     from asyncruns.errors import NotFoundError as NotFoundError
+    from asyncruns.errors import NotOwnerError as NotOwnerError
     from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
     from asyncruns.errors import RateLimitError as RateLimitError
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from asyncruns.fleet import Fleet as Fleet
     from asyncruns.fleet import Statistics as Statistics
     from asyncruns.fleet import Watch as Watch
+    from asyncruns.journal.memory import MemoryJournal as MemoryJournal
+    from asyncruns.journal.sqlite import SQLiteJournal as SQLiteJournal
     from asyncruns.lifecycle import ActionRequired as ActionRequired
     from asyncruns.lifecycle import Call as Call
     from asyncruns.lifecycle import CallAnswered as CallAnswered
@@ -156,9 +160,12 @@ _HOMES: Final = {
     "InvalidOutputError": "asyncruns.errors",
     "InvalidRequestError": "asyncruns.errors",
     "InvalidWebhookSignatureError": "asyncruns.errors",
+    "JournalError": "asyncruns.errors",
+    "MemoryJournal": "asyncruns.journal.memory",
     "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
     "NotFoundError": "asyncruns.errors",
+    "NotOwnerError": "asyncruns.errors",
     "OpenAIError": "asyncruns.errors",
     "Outcome": "asyncruns.watch.outcome",
     "OutputsSubmitted": "asyncruns.lifecycle",
@@ -183,6 +190,7 @@ _HOMES: Final = {
     "RunRef": "asyncruns.lifecycle",
     "RunStream": "asyncruns.streams.run_stream",
     "RunWatcher": "asyncruns.watch.watcher",
+    "SQLiteJournal": "asyncruns.journal.sqlite",
     "Snapshot": "asyncruns.lifecycle",
     "Statistics": "asyncruns.fleet",
     "StatusChanged": "asyncruns.lifecycle",
@@ -255,9 +263,12 @@ __all__ = [
     "InvalidOutputError",
     "InvalidRequestError",
     "InvalidWebhookSignatureError",
+    "JournalError",
+    "MemoryJournal",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
+    "NotOwnerError",
     "OpenAIError",
     "Outcome",
     "OutputsSubmitted",
@@ -282,6 +293,7 @@ __all__ = [
     "RunRef",
     "RunStream",
     "RunWatcher",
+    "SQLiteJournal",
     "Snapshot",
     "Statistics",
     "StatusChanged",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from asyncruns.limits import Limits
 from asyncruns.wire import Message
 
 if TYPE_CHECKING:
+    from asyncruns.lifecycle.records import CallRecord, WatchRecord
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
@@ -282,6 +283,84 @@ class CollectivePolls(ABC, Generic[R]):
     @abstractmethod
     def polled_alone(self, ref: RunRef) -> None:
         """Note that a run was polled by itself, with success."""
+
+
+class Journal(ABC):
+    """Writes down what must survive the process, for the watches that this process owns.
+
+    A method returns when what it writes is durable, so that it survives a crash of the process. Several calls may be
+    pending at once; an implementation may put them into one transaction, in the order of the calls. All of them are
+    safe to cancel: what was being written is then written or not, as a whole.
+
+    Each watch has one owner, the process that has opened the journal. A journal is opened by `async with`, once, and
+    then used in the event loop of that. A run has one watch: each ref of a watch, its first ones and those that it has
+    moved to, leads to that watch until it is forgotten.
+
+    Raises (each method):
+        JournalError: It could not be written or read, or is not open; nothing was changed.
+        NotOwnerError: Another process owns one of the watches now, or none does, or it is not in the journal, or a run
+            belongs to another watch; nothing was changed.
+    """
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Open the journal, and begin to own watches. May be called again when it was closed."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Write what is pending, give up the watches that are owned, and close. Never raises; may be called twice."""
+
+    @abstractmethod
+    async def add(self, watches: Sequence[WatchRecord]) -> list[WatchRecord]:
+        """Add watches, which this process owns then; return them as the journal has them now, in the order given.
+
+        Of a watch that this journal owns already, all that is recorded is kept, and what is given is left out.
+        """
+
+    @abstractmethod
+    async def claim(self) -> list[WatchRecord]:
+        """Own the watches that no living process owns, and return all of them, the oldest first.
+
+        If the caller is cancelled, those that it would have returned are released. One that cannot be read is skipped.
+        """
+
+    @abstractmethod
+    async def release(self, watches: Sequence[str]) -> None:
+        """Leave watches to any journal that claims them, this one too; skip those that are not owned or not there."""
+
+    @abstractmethod
+    async def begin(self, watch: str, calls: Sequence[CallRecord]) -> list[CallRecord]:
+        """Note that calls begin; return those of them that had begun before, as they are recorded.
+
+        The others have begun only now, and may be run; the ones returned must not be run again.
+        """
+
+    @abstractmethod
+    async def answered(self, watch: str, calls: Sequence[CallRecord]) -> None:
+        """Record the outputs of calls. An output that is recorded already is kept."""
+
+    @abstractmethod
+    async def submitting(self, watch: str, calls: Sequence[str]) -> None:
+        """Note that the outputs of the calls with these keys are about to be submitted; or, if none, are not."""
+
+    @abstractmethod
+    async def moved(self, watch: str, ref: RunRef) -> None:
+        """Note that a submit was accepted, and which run the watch goes on with: the same, or another one."""
+
+    @abstractmethod
+    async def finished(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record how watches finished, by their keys: the outcomes are not delivered yet."""
+
+    @abstractmethod
+    async def delivered(self, watches: Sequence[str]) -> None:
+        """Forget watches whose outcomes were delivered, or which the caller has left; skip those that are not there."""
 
 
 class HasId(Protocol):

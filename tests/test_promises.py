@@ -72,9 +72,12 @@ NAMES = [
     "InvalidOutputError",
     "InvalidRequestError",
     "InvalidWebhookSignatureError",
+    "JournalError",
+    "MemoryJournal",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
+    "NotOwnerError",
     "OpenAIError",
     "Outcome",
     "OutputsSubmitted",
@@ -99,6 +102,7 @@ NAMES = [
     "RunRef",
     "RunStream",
     "RunWatcher",
+    "SQLiteJournal",
     "Snapshot",
     "Statistics",
     "StatusChanged",
@@ -148,10 +152,10 @@ SEEN: dict[str, tuple[Any, str]] = {
         "answer anthropic assistants azure batches beta close dialect files for_run from_env from_openai "
         "message_batches messages portkey responses run run_steps runs threads transport watch webhooks base_url",
     ),
-    "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
+    "Fleet": (Fleet, "add_many drain is_running keep_open poll_now resume run run_many statistics watch"),
     "Watch": (
         Watch,
-        "cancel cancel_run created explain is_active outcome poll_now polls ref status submit subscribe wait",
+        "cancel cancel_run created explain is_active outcome poll_now polls recorded ref status submit subscribe wait",
     ),
     "RunWatcher": (
         RunWatcher,

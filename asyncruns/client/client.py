@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, Transport
+from asyncruns.abc import AsyncOnly, Dialect, HasId, Journal, RunClient, Transport
 from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
     ApiKey,
@@ -52,6 +52,7 @@ from asyncruns.transport.retry import RetryTransport
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.recorder import check_label, check_open, checked_journal
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Message, Run
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH
@@ -120,10 +121,14 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             aiohttp with the same options, over connections of its own. With both, cancelling a request closes its
             connection and no other, and errors say alike whether a request may have acted.
         transport: An `asyncruns.abc.Transport` to send with, such as `asyncruns.testing.InMemoryTransport`. It is
-            borrowed: not closed here. Of the other options only `max_retries`, `validate` and `webhook_secret` can be
-            given with it.
+            borrowed: not closed here. Of the other options only `max_retries`, `validate`, `webhook_secret` and
+            `journal` can be given with it.
         webhook_secret: The secret that webhooks are checked with, or several of which one must fit, as while a secret
             is being replaced. By default the environment variable OPENAI_WEBHOOK_SECRET, as in the official client.
+        journal: A journal that was opened, such as `SQLiteJournal(path)`: every watch of this client writes down before
+            its first poll which run it watches, and then each call, output and submit. If the process dies,
+            `Fleet.resume` takes up what is left. An outcome that a caller gets is forgotten. It is borrowed: not
+            closed here. A run is written down as soon as it is created, so one whose create was under way is not.
 
     Attributes:
         base_url: The URL under which the API is; "" if a `transport` was given.
@@ -158,6 +163,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         http: HTTPLibrary = "aiohttp",
         transport: Transport | None = None,
         webhook_secret: str | Sequence[str] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         check_retries(max_retries)
         self.base_url: str = ""
@@ -210,6 +216,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         )
         self._webhook_secrets = None if webhook_secret is None else given_secrets(webhook_secret)
         self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
+        self._open_watches.journal = checked_journal(journal)
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
 
@@ -345,6 +352,10 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             adopt=adopt,
             key=key,
         )
+        journal = self._open_watches.journal
+        if journal is not None and not options.get("observe_only"):
+            check_label(options.get("label"))
+            await check_open(journal)
         run = await new.create(create_guard_for(new.client, options))
         return await watch_to_outcome(new.client, run, options)
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Unpack, cast, overload
 
-from asyncruns.abc import AsyncOnly, HasId, RunClient
+from msgspec import UNSET, UnsetType
+
+from asyncruns.abc import AsyncOnly, HasId, Journal, RunClient
 from asyncruns.dialects.given import check_client, with_own_id
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import check_budget
 from asyncruns.fleet.create_request import ARGUMENTS, CreateOptions, CreateRequest
-from asyncruns.fleet.hub import Hub
+from asyncruns.fleet.hub import Hub, check_own_options
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS
@@ -28,9 +30,12 @@ from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.webhooks import WebhookEvent
 from asyncruns.streams.event_stream import EventStream
+from asyncruns.watch.logs import FLEET_LOG, warn_of_unresumed
 from asyncruns.watch.observers import Observer
+from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.recorder import checked_journal
 from asyncruns.wire import Run
 from asyncruns.wire.codec import Object
 
@@ -83,6 +88,14 @@ class Fleet(AsyncOnly, Generic[R]):
 
             "leave" and "cancel" wait at most 2 s for observers. A warning is logged if not all of them could be called.
             `Client.close` waits for a fleet that is being left.
+        journal: A journal that was opened, such as `SQLiteJournal(path)`: each run that is watched is written down soon
+            after it was added (see `Watch.recorded`), and each call before it begins, so that another process can
+            `resume` what this one leaves when it dies. A run is written down when it exists, so one whose create was
+            under way is not; nor is a watch with `observe_only`. A run that is watched several times is written down
+            once, with the label of the first watch. An outcome is forgotten when it was delivered: when `on_outcome` or
+            `on_terminal` has returned, a caller got it by awaiting the watch, or a reader of the fleet has taken its
+            next step. One that needs its caller is kept until its run ends, or `Watch.cancel`. By default the journal
+            of the client, if it has one; None for none.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`, `label`,
             `output_type`, `on_lost_submit`, `on_event`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all
@@ -100,6 +113,7 @@ class Fleet(AsyncOnly, Generic[R]):
         max_in_flight: int = 64,
         on_outcome: Observer | None = None,
         on_exit: Literal["drain", "leave", "cancel"] = "drain",
+        journal: Journal | UnsetType | None = UNSET,
         **options: Unpack[SharedOptions],
     ) -> None:
         check_watch_options(options, SharedOptions, whose="This fleet", others=OPTIONS_OF_FLEETS)
@@ -115,6 +129,7 @@ class Fleet(AsyncOnly, Generic[R]):
             max_in_flight=max_in_flight,
             on_outcome=on_outcome,
             on_exit=on_exit,
+            journal=checked_journal(open_watches_of(client).journal if isinstance(journal, UnsetType) else journal),
             options=options,
         )
 
@@ -234,6 +249,55 @@ class Fleet(AsyncOnly, Generic[R]):
         member, listener = self._hub.add_run(run, ids, client, options)
         return Watch(self._hub, member, listener)
 
+    async def resume(
+        self,
+        *,
+        context_factory: Callable[[RunRef, Any], object] | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> list[Watch[Any]]:
+        """Watch the runs again that processes which have ended had left in the journal; return their watches.
+
+        Each has its label again. It is polled once, and goes on from what the server shows:
+
+        - Outputs that were recorded are submitted, if the run still asks for them; no call runs for them.
+        - A call that had begun, and has no output, is treated as its tool says: see `if_interrupted` of `Toolset`. The
+          calls of a handler are answered with an error that says that the outcome is not known.
+        - An outcome that was not delivered is delivered, perhaps a second time.
+        - For a response, an earlier process may have ended while outputs were being submitted. Then the outcome is
+          `GaveUp` with `Reason.SUBMIT_LOST`, unless `on_lost_submit` is "resend".
+
+        What cannot be written down, such as tools and handlers, is that of this fleet. The time of a watch, and
+        `max_rounds`, count anew. Runs that another living process watches are left to it; one that the client cannot
+        watch, such as a response with a client for batches, stays in the journal, and a warning is logged. Safe to
+        cancel: the watches that were taken up go on.
+
+        Args:
+            context_factory: Called with the ref and the label of each; returns its `context`.
+            **options: As for `watch`, for all of them.
+
+        Raises:
+            InvalidRequestError: The fleet has no journal, or is not running; or an option is invalid.
+            JournalError: The journal could not be read.
+        """
+        self._hub.check_goes_on()
+        check_own_options(options)
+        records = self._hub.runner.records
+        if records is None:
+            raise InvalidRequestError("This fleet has no journal to resume from: Fleet(client, journal=...)")
+        watches: list[Watch[Any]] = []
+        with self._hub.adding(), records.resuming(await records.claim()) as claimed:
+            for record in claimed:
+                own: SharedOptions = options
+                if context_factory is not None:
+                    own = {**options, "context": context_factory(record.ref, record.label)}
+                try:
+                    watches.append(Watch(self._hub, *self._hub.resume(record, own)))
+                except InvalidRequestError as error:
+                    warn_of_unresumed(FLEET_LOG, record.ref, error)
+                if len(watches) % ADDED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        return watches
+
     async def add_many(
         self,
         runs: Iterable[Any] | AsyncIterable[Any],
@@ -256,6 +320,8 @@ class Fleet(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: An item is not a run, or the fleet was left in the meantime; the runs before it were
                 added.
+            JournalError: The fleet has a journal, and not all watches could be written; they go on, and this is tried
+                again.
         """
         if isinstance(runs, str | bytes | Mapping) or not isinstance(runs, Iterable | AsyncIterable):
             raise InvalidRequestError(
@@ -275,6 +341,8 @@ class Fleet(AsyncOnly, Generic[R]):
                     # Before the next run is taken, not before it is added: it may be created by being taken.
                     if added != last:
                         await self._hub.room_below(at_most)
+            if self._hub.runner.records is not None:
+                await self._hub.runner.records.all_added()
         return added
 
     # Creating runs

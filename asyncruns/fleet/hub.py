@@ -15,8 +15,8 @@ import anyio
 from msgspec import UNSET, UnsetType
 
 from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting, wake
-from asyncruns.abc import MultiWireClient, RunClient
-from asyncruns.errors import InvalidRequestError
+from asyncruns.abc import Journal, MultiWireClient, RunClient
+from asyncruns.errors import InvalidRequestError, JournalError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.creates import CreatesRuns, PendingRun
 from asyncruns.fleet.listener import Listener
@@ -27,6 +27,7 @@ from asyncruns.fleet.permits import PermittedTransport
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS, FleetSettings
 from asyncruns.lifecycle import RunRef
+from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.resources.start_run import NewRun
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.user_code import check_may_leave, check_may_wait
@@ -34,6 +35,7 @@ from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, keeps_open_watches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
+from asyncruns.watch.recorder import check_label
 
 R = TypeVar("R")
 
@@ -64,6 +66,7 @@ class Hub(Generic[R]):
         max_in_flight: int,
         on_outcome: Observer | None,
         on_exit: Literal["drain", "leave", "cancel"],
+        journal: Journal | None,
         options: SharedOptions,
     ) -> None:
         self._client = client
@@ -72,13 +75,16 @@ class Hub(Generic[R]):
         self._on_exit = on_exit
         self._per_second = math.inf if requests_per_second is None else requests_per_second
         self._observers = Observers()
-        self.outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)
+        self.outcomes: Outcomes[R] = Outcomes(
+            self._observers, on_outcome, lambda member, outcome: self.runner.delivered(member, outcome)
+        )
         budget = Budget(requests_per_second, max_in_flight)
         self.runner: Runner = Runner(
             budget,
             on_end=self.outcomes.note,
             on_begun=self.outcomes.wake_all,
             keeps_unfinished=on_exit == "cancel",
+            journal=journal,
         )
         self._adding: list[asyncio.Task[Any] | None] = []  # the tasks that add runs
         self._leaving: asyncio.Task[Any] | None = None  # the task that leaves: it adds no more
@@ -183,9 +189,16 @@ class Hub(Generic[R]):
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(outlasting, self._observers.run, group.cancel_scope)
+                records = self.runner.records
+                if records is not None:
+                    group.start_soon(outlasting, records.run, group.cancel_scope)
                 await self.runner.run(begun)
                 with anyio.move_on_after(OBSERVER_GRACE_S):
                     await self._observers.drained(OBSERVER_GRACE_S)
+                if records is not None:
+                    with anyio.move_on_after(OBSERVER_GRACE_S):
+                        records.leave()
+                        await records.written()
                 group.cancel_scope.cancel()
         finally:
             self._observers.warn_of_waiting()
@@ -252,6 +265,38 @@ class Hub(Generic[R]):
             self.runner.add_member(member, given)
         return member, listener
 
+    def resume(self, record: WatchRecord, options: SharedOptions) -> tuple[Member, Listener]:
+        """Go on with a watch that another process has left in the journal; `Fleet.resume` describes the options."""
+        self.check_goes_on()
+        ref = RunRef.of(record.ref)
+        client = self._client if self._speaks is None else self._speaks(ref)
+        client.dialect.identify(ref, {})
+        context = self._current_context()
+        member = self.runner.roster.find(ref)
+        is_new = member is None
+        if member is None:
+            member = self._member_of(client, ref, {**options, "label": record.label}, context)
+        listener = self._listener_of(options, context, None)
+        member.add_listener(listener)
+        if is_new:
+            self.runner.resume(member, record)
+        elif self.runner.records is not None:
+            self.runner.records.claimed(member, record)
+        return member, listener
+
+    async def recorded(self, member: Member) -> None:
+        """Wait until the journal has the watch of a member; returns at once without a journal. Safe to cancel."""
+        if self.runner.records is not None and member.recorder is not None:
+            await self.runner.records.added(member.recorder.key)
+
+    async def acknowledge(self, member: Member) -> None:
+        """Note that the outcome of a member was delivered; after the fleet was left, write that at once."""
+        self.outcomes.delivered(member)
+        records = self.runner.records
+        if records is not None and self.task.is_done:
+            with contextlib.suppress(JournalError):  # it is delivered again then
+                await records.write()
+
     def _add_stream(
         self, stream: EventStream[Any, Any], ids: Mapping[str, str], client: RunClient[Any], options: SharedOptions
     ) -> tuple[Member, Listener]:
@@ -276,11 +321,17 @@ class Hub(Generic[R]):
     def _member_of(
         self, client: RunClient[Any], ref: RunRef, options: SharedOptions, context: contextvars.Context
     ) -> Member:
-        label = self._settings.with_own(options).get("label")
+        given = self._settings.with_own(options)
+        label = given.get("label")
+        records = self.runner.records if not given.get("observe_only") else None
+        if records is not None:
+            check_label(label)
         own: SharedOptions = options.copy()
         own.pop("label", None)  # runs that have nothing but a label of their own share their settings
         policy, answerers = self._settings.of(own, client.dialect)
-        return Member(self.runner, client, ref, policy, answerers, context, label)
+        member = Member(self.runner, client, ref, policy, answerers, context, label)
+        member.is_recorded = records is not None
+        return member
 
     def _listener_of(self, options: SharedOptions, context: contextvars.Context, shared: Listener | None) -> Listener:
         observers = self._settings.observers(options)
@@ -349,9 +400,16 @@ class Hub(Generic[R]):
         if not member.listeners:
             self.runner.creates.give_up(member)
             self.runner.discard(member)
+            if self.runner.records is not None:
+                self.runner.records.forget(member)
             self.runner.progress.changed(member.machine.counts, None)
             self.outcomes.wake_all()
         listener.cancel()
+
+    def forget(self, member: Member) -> None:
+        """Forget the watch of a member in the journal; its run needs the caller, who does not want it."""
+        if self.runner.records is not None and not member.is_watched:
+            self.runner.records.forget(member)
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:

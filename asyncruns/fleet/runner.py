@@ -18,6 +18,7 @@ import anyio.abc
 from msgspec.structs import replace
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
+from asyncruns.abc import Journal
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.batch_progress import BatchProgress
@@ -29,11 +30,14 @@ from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.outages import Outages
 from asyncruns.fleet.permits import Permits
+from asyncruns.fleet.records import Records
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
+from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.watch.logs import FLEET_LOG, log_poll
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.requests import send_for_event
 
 BEGUN_AT_ONCE: Final = 8  # requests started in each pass of the loop, at some tenths of a millisecond each
@@ -49,10 +53,12 @@ class Runner(Host[Member]):
         on_end: Called with each member whose watch finishes or is reopened. Must not wait.
         on_begun: Called when creates of the queue have begun.
         keeps_unfinished: Whether `leave` may cancel runs whose watch finished before the run ended.
+        journal: Where the watches write down what must not be lost; None for nowhere.
 
     Attributes:
         creates: The runs that are being created.
         roster: The members.
+        records: What is still to be written into the journal; None without one.
         polls: Number of polls sent.
         collectives: The polls that show several runs.
     """
@@ -64,11 +70,13 @@ class Runner(Host[Member]):
         on_end: Callable[[Member], object],
         on_begun: Callable[[], object],
         keeps_unfinished: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)
         self.permits: Permits = Permits(self.schedule, self.moved)
         self.creates: Creates = Creates(self, self.permits, cancels=keeps_unfinished, has_room=on_begun)
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
+        self.records: Records | None = None if journal is None else Records(journal)
         self.announcements: Announcements = Announcements()
         self.collectives: Collectives = Collectives(
             self.schedule, self.roster, heed=self._heed, note=self._note, excused=self._excused
@@ -299,6 +307,12 @@ class Runner(Host[Member]):
                 member.stream.submitted(event)
 
     async def _send_change(self, member: Member, request: Request, asked: Asked) -> Observed | Refused:
+        send = partial(self._send_anyhow, member, request, asked)
+        if member.recorder is None or asked is not Asked.SUBMIT:
+            return await send()
+        return await member.recorder.submit(send, may_be_lost=not member.client.dialect.shows_submits)
+
+    async def _send_anyhow(self, member: Member, request: Request, asked: Asked) -> Observed | Refused:
         event = None
         if member.stream is not None and asked is Asked.SUBMIT:
             event = await member.stream.submit(request)
@@ -322,6 +336,19 @@ class Runner(Host[Member]):
     def add_member(self, member: Member, given: Snapshot[Any] | None) -> None:
         """Watch one more run, from the state of the caller's object if there is one."""
         self.roster.add(member)
+        if self.records is not None:
+            self.records.add(member)
+        self._begin(member, given)
+
+    def resume(self, member: Member, record: WatchRecord) -> None:
+        """Go on with a watch that the journal has."""
+        if self.records is not None:
+            self.records.take_up(member, record)
+        member.resume(record.refs)
+        self.roster.add(member)
+        self._begin(member, None)
+
+    def _begin(self, member: Member, given: Snapshot[Any] | None) -> None:
         self.collectives.join(member, given)
         member.begin(given)
 
@@ -356,6 +383,8 @@ class Runner(Host[Member]):
         if known is None:
             member.ref = ref
             self.roster.rename(member)
+            if self.records is not None:
+                self.records.add(member)
             given = None if isinstance(run, RunRef) else member.client.dialect.snapshot(run)
             self.collectives.join(member, given)
             member.guard(lambda: member.begin(given if member.stream is None else member.stream.given))
@@ -428,7 +457,14 @@ class Runner(Host[Member]):
                 # Its response cannot change anything any more.
                 if other is member and (member.stream is None or not member.stream.hasten()):
                     scope.cancel()
+        if self.records is not None:
+            self.records.finished(member)
         self._on_end(member)
+
+    def delivered(self, member: Member, outcome: AnyOutcome[Any]) -> None:
+        """Forget a watch whose outcome was delivered, in the journal."""
+        if self.records is not None:
+            self.records.delivered(member, outcome)
 
     def taken_up(self, member: Member) -> None:
         """Watch a member again, whose watch was reopened."""

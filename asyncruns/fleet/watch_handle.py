@@ -60,11 +60,26 @@ class Watch(AsyncOnly, Generic[R]):
                 raise asyncio.CancelledError(f"The watch of {self.ref} was cancelled")
             outcome = self.outcome
             if outcome is not None:
-                self._hub.outcomes.delivered(self._member)
+                await self._hub.acknowledge(self._member)
                 return outcome
             self._hub.check_goes_on()
             check_may_wait(self._member, "watch")
             await self._listener.ended()
+
+    async def recorded(self) -> None:
+        """Wait until the journal of the fleet has this watch, so that `Fleet.resume` takes it up after a crash.
+
+        Returns at once without a journal; of a run that is still to be created, it waits for that. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be written now; the fleet tries it again.
+            NotOwnerError: Another process that has the same journal watches the run.
+            WatchGaveUpError: The run was not created; the error's `outcome` says why.
+            asyncio.CancelledError: The watch was cancelled.
+            InvalidRequestError: The fleet was left before, or was entered in another event loop.
+        """
+        await self.created()
+        await self._hub.recorded(self._member)
 
     async def created(self) -> RunRef:
         """Wait until the run that `Fleet.run` creates is created, and return its ref.
@@ -200,13 +215,17 @@ class Watch(AsyncOnly, Generic[R]):
         and a warning names it, or it is cancelled if the fleet has `on_exit="cancel"`.
 
         Other watches of the same run go on. When none is left, tools are stopped; a pending submit is not. If the run
-        is watched again, tools that were stopped run again, and so do all others of their round.
+        is watched again, tools that were stopped run again, and so do all others of their round. A journal forgets the
+        watch.
+
+        If the watch has finished as `NeedsCaller`, this only makes a journal forget it.
 
         Returns:
             Whether the watch was active.
         """
         self._hub.task.check_is_here()
         if not self.is_active:
+            self._hub.forget(self._member)
             return False
         self._hub.cancel(self._member, self._listener)
         return True

@@ -1,4 +1,4 @@
-"""Testing aids: an emulated server in this process, with or without sockets, and an event loop with virtual time.
+"""Testing aids: an emulated server, with or without sockets, an event loop with virtual time, checks of a journal.
 
 Each name is imported on first use, so that the loop can be used without aiohttp. Public: the names of `__all__`.
 """
@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from asyncruns.testing.clock import VirtualTimeLoop
     from asyncruns.testing.emulator import BatchScenario, Emulator, Fault, FunctionCall, InMemoryTransport, Scenario
+    from asyncruns.testing.journal_checks import check_journal
 
-__all__ = ["BatchScenario", "Emulator", "Fault", "FunctionCall", "InMemoryTransport", "Scenario", "VirtualTimeLoop"]
+__all__ = [
+    "BatchScenario",
+    "Emulator",
+    "Fault",
+    "FunctionCall",
+    "InMemoryTransport",
+    "Scenario",
+    "VirtualTimeLoop",
+    "check_journal",
+]
 
 _HOME: Final = {
     "BatchScenario": "asyncruns.testing.emulator",
@@ -22,6 +32,7 @@ _HOME: Final = {
     "InMemoryTransport": "asyncruns.testing.emulator",
     "Scenario": "asyncruns.testing.emulator",
     "VirtualTimeLoop": "asyncruns.testing.clock",
+    "check_journal": "asyncruns.testing.journal_checks",
 }
 
 

@@ -8,6 +8,7 @@ engine           executes the commands of the lifecycle: polls, submits, cancels
 options          the options of a watch, and their checks
 requests         sends one request, and returns its result as an event
 call_answerer    has the calls of a round answered: by handlers first, then by the toolset
+recorder         writes into a journal which calls begin, their outputs, and each submit
 stream_follower  reads the streams of the run; stream_buffer: holds their events for the reader
 stream_reopener  reopens a broken stream
 subscribers      passes the events on to any number of subscribers

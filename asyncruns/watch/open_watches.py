@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
+from asyncruns.abc import Journal
 
 LEAVING_PASSES: Final = 8  # passes of the event loop, within which a task that was just cancelled begins to leave
 
@@ -58,9 +59,14 @@ class OpenWatch:
 
 
 class OpenWatches:
-    """The open watches of one client."""
+    """The open watches of one client.
+
+    Attributes:
+        journal: Where the client's watches write down what must not be lost; None for nowhere.
+    """
 
     def __init__(self) -> None:
+        self.journal: Journal | None = None
         self._all: dict[OpenWatch, None] = {}
 
     def add(self, leave: Callable[[float], object] | None = None) -> OpenWatch:

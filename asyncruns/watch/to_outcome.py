@@ -12,7 +12,7 @@ from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.watcher import RunWatcher, cancel_unwatched
+from asyncruns.watch.watcher import RunWatcher, cancel_unwatched, outcome_of_watch
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
@@ -74,6 +74,4 @@ async def watch_to_outcome(
             async with watcher():
                 raise
         raise
-    async with watcher() as entered:
-        outcome = await entered.wait()
-    return entered.outcome or outcome  # with on_exit="cancel", leaving may have updated it
+    return await outcome_of_watch(watcher())

@@ -14,7 +14,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import Any, Final, Generic, TypeVar, Unpack, overload
 
 import anyio
 from msgspec import UNSET, UnsetType
@@ -29,9 +29,9 @@ from asyncruns._loop import (
     outlasting,
     wall_time,
 )
-from asyncruns.abc import AsyncOnly, HasId, MultiWireClient, RunClient
+from asyncruns.abc import AsyncOnly, HasId, Journal, MultiWireClient, RunClient
 from asyncruns.dialects.given import check_client
-from asyncruns.errors import InvalidRequestError
+from asyncruns.errors import InvalidRequestError, JournalError, NotOwnerError
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
@@ -44,6 +44,7 @@ from asyncruns.watch.observers import OBSERVER_OPTIONS, E, Ended, Feed, calls_fo
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
+from asyncruns.watch.recorder import Recorder, begin_to_record, check_label
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.watch.subscribers import Subscribed, Subscribers
 from asyncruns.wire.plain import Held
@@ -108,7 +109,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         context: Any object of the caller's. Tools of this run get it as `value` of their `ToolContext`, handlers as
             `context` of their calls, and observers as `context` of each event and of the outcome. Default None.
         label: Any object that tells this watch from others, such as a key or a row of the caller's; the outcome has it
-            as `label`. Default None.
+            as `label`. With a journal it must be a plain JSON value, which is written down. Default None.
         output_type: The type that `outcome.parsed()` reads the run's text as: a pydantic model, a msgspec Struct, a
             dataclass, a TypedDict, or another type that these libraries read JSON as. It sends nothing: the schema is
             sent when the run is created, as by `client.run(output_type=...)`. Default None.
@@ -147,6 +148,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         InvalidRequestError: The arguments do not name a run, or an option is unknown or has an unusable value; or, on
             entering, another watch reads this stream.
         APIError: On entering: the stream ended, or `timeout` passed, before the stream named its run.
+        JournalError: On entering: the client has a journal, and it could not be written.
+        NotOwnerError: On entering: another process that has the same journal watches the run.
     """
 
     @overload
@@ -206,6 +209,13 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._output_type = options.get("output_type")
         self._cancels_on_exit = options.get("on_exit") == "cancel"
         self._label = options.get("label")
+        # The process that answers the calls of the run records it.
+        self._journal = None if options.get("observe_only") else open_watches_of(client).journal
+        self._recorder: Recorder | None = None
+        self._delivered: AnyOutcome[R] | None = None  # what the caller has
+        self._settles_late = False  # whether the journal gets to know only after this was left what became of it
+        if self._journal is not None:
+            check_label(self._label)
         self._machine = RunLifecycle(policy_of(options, client.dialect))
         self._answering = CallAnswerer(
             handler=options.get("on_requires_action"),
@@ -250,6 +260,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._engine.entered_by(asyncio.current_task(), contextvars.copy_context())
         if self._following is not None:
             await self._begin_to_follow(self._following)
+        if self._journal is not None:
+            await self._begin_to_record(self._journal)
         self._started = loop_time()
         self._open = open_watches_of(self._client).add(self._leave if self._cancels_on_exit else None)
         await self._task.start(
@@ -259,6 +271,21 @@ class RunWatcher(AsyncOnly, Generic[R]):
             leave=lambda: self.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None),
         )
         return self
+
+    async def _begin_to_record(self, journal: Journal) -> None:
+        try:
+            self._recorder = await begin_to_record(journal, self.ref, self._label)
+        except BaseException as error:
+            if self._following is not None:
+                await self._following.close()
+            if self._cancels_on_exit and not isinstance(error, NotOwnerError):
+                await cancel_unwatched(self._client, self.ref)
+                if isinstance(error, JournalError):
+                    raise type(error)(
+                        f"The run {self.ref} was cancelled, as it is not in the journal: {error.__cause__ or error}"
+                    ) from error
+            raise
+        self._engine.record_with(self._recorder)
 
     async def _begin_to_follow(self, following: StreamFollower[R]) -> None:
         """Read the stream until it names its run.
@@ -302,6 +329,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             finally:
                 if self._following is not None:
                     await self._following.close()
+                if self._recorder is not None and not self._settles_late:
+                    await self._recorder.settled(self._delivered)
             if self.outcome is not None and self.outcome.refs != self._engine.refs:
                 # The answer to a submit arrived after the end: it created a follow-up, which has a ref of its own.
                 self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
@@ -316,7 +345,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         """Wait until the watch finishes, and return its outcome.
 
         Can be called again: after `submit()` or `cancel_run()` have resumed a finished watch, it waits for the new
-        outcome. Safe to cancel: the watch goes on until its block is left.
+        outcome. Safe to cancel: the watch goes on until its block is left. A journal forgets the watch then.
 
         Raises:
             InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop, or
@@ -339,7 +368,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
                     f"The watcher of {self.ref} was left before the watch finished; call wait() inside its block"
                 )
             if self.outcome is not None and self._ended.is_set():  # a submit may have resumed the watch since
-                return self.outcome
+                self._delivered = outcome = self.outcome
+                return outcome
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events of the watch; the last one is `Ended`. For one reader, which may stop at any time.
@@ -357,6 +387,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             while event := await self._iterated.get():
                 yield event
                 if isinstance(event, Ended):
+                    self._delivered = event.outcome  # the reader has come back
                     return
         self._task.raise_failure()
 
@@ -600,11 +631,50 @@ class RunWatcher(AsyncOnly, Generic[R]):
             warn_of_uncancelled(WATCH_LOG, self.outcome)
 
 
+async def outcome_of_watch(watcher: RunWatcher[R]) -> AnyOutcome[R]:
+    """Enter a watcher, and return the outcome once it was left.
+
+    The journal is told only after the caller has the outcome, in the background: a caller that is cancelled in the
+    meantime has none. Closing the client waits for that.
+    """
+    watcher._settles_late = True
+    delivered: AnyOutcome[R] | None = None
+    try:
+        async with watcher:
+            outcome = await watcher.wait()
+        delivered = watcher.outcome or outcome  # with on_exit="cancel", leaving may have updated it
+        return delivered
+    finally:
+        if watcher._recorder is not None:
+            _settle_later(watcher._recorder, watcher._client, delivered)
+
+
+_SETTLING: Final[set[asyncio.Task[None]]] = set()
+
+
+def _settle_later(recorder: Recorder, client: RunClient[Any], outcome: AnyOutcome[Any] | None) -> None:
+    watches = open_watches_of(client)
+    known = watches.add()
+    known.leave_by(loop_time() + LEAVING_GRACE_S)
+
+    async def settle() -> None:
+        try:
+            await recorder.settled(outcome)
+        finally:
+            watches.remove(known)
+
+    task = asyncio.create_task(settle(), name=f"asyncruns journal {recorder.key}")
+    _SETTLING.add(task)  # the loop keeps only a weak reference
+    task.add_done_callback(_SETTLING.discard)
+
+
 async def cancel_unwatched(client: RunClient[Any], run: Any, options: WatchOptions | None = None) -> None:
     """Cancel a run whose caller was cancelled before the run was watched.
 
     Takes at most as long as leaving a watch, and logs the same warning if the run could not be cancelled.
     """
     cancelling: WatchOptions = {**(options or WatchOptions()), "on_exit": "cancel"}
-    async with RunWatcher(client, run, **cancelling):
+    watcher: RunWatcher[Any] = RunWatcher(client, run, **cancelling)
+    watcher._journal = None  # no caller is to get its outcome
+    async with watcher:
         pass

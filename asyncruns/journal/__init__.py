@@ -1,0 +1,16 @@
+"""What must survive the process: watches, the calls that began, their outputs, and which outcomes were delivered.
+
+Public: `memory.MemoryJournal`, `memory.MemoryStore`, `sqlite.SQLiteJournal`. The modules:
+
+memory        a journal in memory, for tests
+sqlite        a journal in a file of this machine, which several processes may share
+database      its file: opened, checked, written in transactions; all of it blocks, in one thread
+statements    what each method of a journal does in SQL
+file_errors   what is wrong with the file, in words
+owner_lock    how processes see whether another one lives
+group_commit  what is called while the thread is busy, put into one transaction
+own_thread    the thread
+entries       what both journals make of records: JSON, limits, and how a record changes
+
+The interface is `asyncruns.abc.Journal`; what is written down, as values, is in `lifecycle/records.py`.
+"""

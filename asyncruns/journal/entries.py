@@ -1,0 +1,129 @@
+"""What both journals make of records: JSON, limits, and how a record changes. Does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from asyncruns.errors import JournalError, NotOwnerError
+from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.values import RunRef
+from asyncruns.wire.plain import is_plain
+
+MAX_OUTPUT_BYTES: Final = 10_000_000
+_DECODER: Final = msgspec.json.Decoder(WatchRecord)
+
+
+def as_json(key: str, what: str, value: object) -> bytes:
+    """Return a value of a watch as JSON.
+
+    Raises:
+        JournalError: It is not JSON, or contains something that is not.
+    """
+    if not is_plain(value):
+        raise JournalError(
+            f"The {what} of watch {key!r} cannot be written to a journal: it is, or contains, something else than "
+            "plain JSON (None, texts, numbers, lists, and dicts with texts as keys)"
+        )
+    return _encoded(key, value)
+
+
+def packed(record: WatchRecord) -> bytes:
+    """Return a record as JSON, without its calls and its outcome.
+
+    Raises:
+        JournalError: Its label is not JSON.
+    """
+    if record.label is not None:
+        as_json(record.key, "label", record.label)
+    return _encoded(record.key, replace(record, calls=(), outcome=None))
+
+
+def unpacked(key: str, data: bytes, calls: Iterable[CallRecord] = (), outcome: bytes | None = None) -> WatchRecord:
+    """Return the record of some JSON, with its calls and its outcome.
+
+    Raises:
+        JournalError: The JSON is not that of a record.
+    """
+    try:
+        told = None if outcome is None else msgspec.json.decode(outcome, type=dict[str, Any])
+        return replace(_DECODER.decode(data), calls=tuple(calls), outcome=told)
+    except msgspec.MsgspecError as error:
+        raise unreadable(key, error) from error
+
+
+def run_texts(*refs: RunRef) -> list[str]:
+    """Return what identifies runs in a journal, each once.
+
+    Raises:
+        JournalError: A ref cannot be written.
+    """
+    texts = [_encoded("/".join(ref.ids), (ref.dialect, *ref.ids)).decode() for ref in refs]
+    return list(dict.fromkeys(texts))
+
+
+def moved_to(record: WatchRecord, ref: RunRef) -> WatchRecord:
+    """Return a record after a submit was accepted, with the run that the watch goes on with."""
+    refs = record.refs or (record.ref,)
+    return replace(record, ref=ref, refs=refs if ref == refs[-1] else (*refs, ref), submitting=())
+
+
+def writable(calls: Sequence[CallRecord], most_bytes: int) -> list[CallRecord]:
+    """Return calls as they can be written: half of a surrogate pair in an output becomes a question mark.
+
+    Raises:
+        JournalError: An output is too large.
+    """
+    return [call if call.output is None else replace(call, output=_output(call, most_bytes)) for call in calls]
+
+
+def unreadable(key: str, error: Exception) -> JournalError:
+    """Return the error for a watch that cannot be read."""
+    return JournalError(
+        f"Watch {key!r} cannot be read from the journal: {error}. Forget it with delivered([{key!r}]), or restore "
+        "the journal from a copy"
+    )
+
+
+def not_there(key: str) -> NotOwnerError:
+    """Return the error for a watch that is not in the journal."""
+    return NotOwnerError(
+        f"Watch {key!r} is not in the journal: it was never added, or its outcome was delivered, perhaps by another "
+        "process. This process must not go on with it"
+    )
+
+
+def of_another(key: str) -> NotOwnerError:
+    """Return the error for a watch that another process owns, or no process."""
+    return NotOwnerError(
+        f"Watch {key!r} is not owned by this process: another one has taken it, or it was left to any that claims it. "
+        "This process must not go on with it, unless claim() returns it"
+    )
+
+
+def watched_as(ref: str, key: str) -> NotOwnerError:
+    """Return the error for a run, as a text, that belongs to the watch with this key."""
+    return NotOwnerError(
+        f"The run {ref} belongs to watch {key!r} in the journal, and a run has one watch: wait for that one, or call "
+        "claim(), which returns it if no living process owns it"
+    )
+
+
+def _output(call: CallRecord, most_bytes: int) -> str:
+    data = (call.output or "").encode(errors="replace")
+    if len(data) > most_bytes:
+        raise JournalError(
+            f"The output of call {call.call_id!r} has {len(data):,} bytes, and the journal takes at most "
+            f"{most_bytes:,}: return less from the tool, or give the journal a larger max_output_bytes"
+        )
+    return data.decode()
+
+
+def _encoded(key: str, value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except Exception as error:  # half of a surrogate pair, or an integer of more than 64 bits
+        raise JournalError(f"Watch {key!r} cannot be written to a journal as JSON: {error}") from error

@@ -1,0 +1,122 @@
+"""Collects what is called while a transaction is being written, and puts it into the next one.
+
+It belongs to one event loop, and never blocks it; the database is only touched in the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from msgspec import Struct
+
+from asyncruns.errors import JournalError
+from asyncruns.journal.database import Database
+from asyncruns.journal.own_thread import OwnThread
+from asyncruns.journal.statements import Statement
+
+
+class _Pending(Struct, frozen=True, eq=False):
+    statement: Statement
+    written: asyncio.Future[Any]
+    undo: Statement | None = None
+
+
+class GroupCommit:
+    """Writes to an open database, for the event loop that is running now.
+
+    Args:
+        database: What is written to.
+        thread: Where it is done.
+    """
+
+    def __init__(self, database: Database, thread: OwnThread) -> None:
+        self._database, self._thread = database, thread
+        self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
+        self._pending: list[_Pending] = []
+        self._is_closing = False
+        self._is_awake = False  # a transaction is being written, or will be in this pass of the loop
+
+    async def write(self, statement: Statement, undo: Statement | None = None) -> Any:
+        """Return what a statement returned, when it is durable; a statement is written even if the caller is cancelled.
+
+        Args:
+            statement: What is written.
+            undo: What is written after it, if the caller was cancelled.
+
+        Raises:
+            JournalError: It was not written.
+        """
+        self._check_is_here()
+        written: asyncio.Future[Any] = self._loop.create_future()
+        self._pending.append(_Pending(statement, written, undo))
+        self._wake()
+        try:
+            return await written
+        except asyncio.CancelledError:
+            if undo is not None and not written.cancelled() and written.done() and written.exception() is None:
+                self._undo(undo)  # cancelled after it was written, before this task went on
+                self._wake()
+            raise
+
+    async def close(self) -> None:
+        """Write what is pending, and close the database; a forked child leaves it to its parent.
+
+        A cancel waits until it is closed.
+        """
+        if os.getpid() != self._process:
+            return
+        self._is_closing = True
+        if asyncio.get_running_loop() is self._loop:
+            self._start()
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
+        self._thread.shutdown()
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait({closing})
+            raise
+
+    def _wake(self) -> None:
+        if self._pending and not self._is_awake:
+            self._is_awake = True
+            self._loop.call_soon(self._start)
+
+    def _undo(self, statement: Statement) -> None:
+        """Write a statement, for which nobody waits, before what is pending; closing releases all anyway."""
+        if not self._is_closing:
+            written = self._loop.create_future()
+            written.cancel()
+            self._pending.insert(0, _Pending(statement, written))
+
+    def _start(self) -> None:
+        """Start a transaction of what is pending."""
+        batch, self._pending = self._pending, []
+        self._is_awake = bool(batch)
+        if batch:
+            job = self._loop.run_in_executor(self._thread, self._database.run, [each.statement for each in batch])
+            job.add_done_callback(lambda job: self._landed(batch, job))
+
+    def _landed(self, batch: list[_Pending], job: asyncio.Future[list[Any]]) -> None:
+        """Pass on the results of a transaction, and start the next one."""
+        for pending, result in zip(batch, job.result(), strict=True):
+            if pending.written.done():  # the caller was cancelled
+                if pending.undo is not None and not isinstance(result, Exception):
+                    self._undo(pending.undo)
+                continue
+            if isinstance(result, Exception):
+                pending.written.set_exception(result)
+            else:
+                pending.written.set_result(result)
+        self._start()
+
+    def _check_is_here(self) -> None:
+        if os.getpid() != self._process:
+            raise JournalError(
+                f"This journal was opened by process {self._process}, of which this one is a fork, and which owns its "
+                "watches: open a journal of its own in each process"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise JournalError("This journal was opened in another event loop: close it, and open it in this one")

@@ -1,0 +1,309 @@
+"""Writes down in a journal what one watch must not lose: which calls begin, their outputs, and each submit.
+
+What is not written is not done: no tool runs, and no outputs are sent, before the journal has it. It must never raise
+what a journal raised, other than a JournalError, and never decide what becomes of a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from asyncruns._loop import loop_time, wall_time
+from asyncruns.abc import Journal
+from asyncruns.errors import APIConnectionError, InvalidRequestError, JournalError, NotOwnerError
+from asyncruns.lifecycle import Answers, Asked, Call, Observed, Reason, Refusal, RefusalKind, Refused, RunRef
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call
+from asyncruns.watch.logs import WATCH_LOG, log_unwritten
+from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.wire.plain import is_plain
+
+LOST: Final = "The process ended while the outputs were being submitted, so it is not known if they were accepted"
+
+
+def key_of_run(ref: RunRef) -> str:
+    """Return the key of the watch of a run in a journal: a run has one watch there."""
+    return "/".join((ref.dialect, *ref.ids))
+
+
+def checked_journal(journal: Journal | None) -> Journal | None:
+    """Return what a caller gave as a journal.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if journal is None or isinstance(journal, Journal):
+        return journal
+    raise InvalidRequestError(f"journal must be a Journal, such as SQLiteJournal(path); got {type(journal).__name__}")
+
+
+def check_label(label: object) -> None:
+    """Check that a label can be written into a journal.
+
+    Raises:
+        InvalidRequestError: It is no plain JSON value.
+    """
+    if not is_plain(label):
+        raise InvalidRequestError(
+            "label must be a plain JSON value when there is a journal, which writes it down; got a "
+            f"{type(label).__name__}"
+        )
+    try:
+        msgspec.json.encode(label)
+    except Exception as error:  # half of a surrogate pair, or an integer of more than 64 bits
+        raise InvalidRequestError(
+            f"label must be a plain JSON value when there is a journal, which writes it down: {error}"
+        ) from error
+
+
+async def check_open(journal: Journal) -> None:
+    """Check that a journal is open, before something is created whose watch it is to have. Safe to cancel.
+
+    Raises:
+        JournalError: It is not.
+    """
+    await journal.delivered([])
+
+
+_HOLDERS: Final[WeakKeyDictionary[Journal, dict[str, object]]] = WeakKeyDictionary()
+
+
+def hold(journal: Journal, key: str, holder: object) -> None:
+    """Note what watches a run with a journal in this process: a fleet, or a single watch.
+
+    Raises:
+        NotOwnerError: Something else watches it already.
+    """
+    if _HOLDERS.setdefault(journal, {}).setdefault(key, holder) is not holder:
+        raise NotOwnerError(
+            f"The run of {key!r} is watched with this journal already, in this process: watch it through the fleet "
+            "that watches it, or wait for the other watch. Its calls would run twice"
+        )
+
+
+def let_go(journal: Journal, key: str, holder: object) -> None:
+    """Note that this holder does not watch a run any more."""
+    held = _HOLDERS.get(journal, {})
+    if held.get(key) is holder:
+        del held[key]
+
+
+class Recorder:
+    """Writes down what happens to one watch.
+
+    Args:
+        journal: The journal.
+        record: The watch, as it is there or is to be added.
+        added: Waits until the journal has the watch; None if it has it already.
+
+    Attributes:
+        record: The argument of the same name.
+        is_forgotten: Whether the journal forgets the watch, so that nothing more is written.
+    """
+
+    __slots__ = (
+        "_added",
+        "_calls_left",
+        "_claimed",
+        "_journal",
+        "_lost",
+        "_moved_to",
+        "_to_submit",
+        "is_forgotten",
+        "record",
+    )
+
+    def __init__(
+        self, journal: Journal, record: WatchRecord, added: Callable[[str], Awaitable[object]] | None = None
+    ) -> None:
+        self._journal = journal
+        self._added = added
+        self._to_submit: tuple[str, ...] = ()
+        self._moved_to: RunRef | None = None  # after a submit that was accepted, which could not be written
+        self.is_forgotten: bool = False
+        self.go_on_from(record)
+
+    def go_on_from(self, record: WatchRecord) -> None:
+        """Go on from what the journal has of the watch."""
+        self.record: WatchRecord = record
+        self._lost = record.submitting
+        self._calls_left = _open_calls_in(record.outcome)
+        self._claimed = frozenset(call.key for call in record.calls)  # begun before this watch, until the next submit
+
+    @property
+    def key(self) -> str:
+        """What identifies the watch in the journal."""
+        return self.record.key
+
+    async def add(self) -> None:
+        """Add the watch to the journal. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be written.
+            NotOwnerError: Another process watches the run.
+        """
+        (record,) = await self._write(lambda: self._journal.add([self.record]))
+        self.go_on_from(record)
+
+    async def begin(self, calls: Iterable[Call]) -> Mapping[str, CallRecord]:
+        """Note that calls begin; return those that had begun before this watch did, by their keys.
+
+        A call of this watch may have the same key as one of an earlier round, and is another call.
+
+        Safe to cancel.
+
+        Raises:
+            NotOwnerError: Another process watches the run now. None of the calls may be run.
+            JournalError: It could not be written, for another reason. None of the calls may be run.
+        """
+        records = [CallRecord(key=key_of_call(call), call_id=call.id) for call in calls]
+        await self._write_move()
+        begun = await self._write(lambda: self._journal.begin(self.key, records))
+        return {record.key: record for record in begun if record.key in self._claimed}
+
+    def has(self, call: Call) -> bool:
+        """Return whether this call had begun before the watch was resumed."""
+        return key_of_call(call) in self._claimed
+
+    def was_left(self, call: Call) -> bool:
+        """Return whether the watch had finished because it needed its caller for this call, before it was resumed."""
+        return key_of_call(call) in self._calls_left
+
+    async def answered(self, answers: Answers, *, failed: bool) -> None:
+        """Record the outputs of calls. A failure is logged: the outputs are sent nevertheless. Safe to cancel."""
+        records = [
+            CallRecord(key=key_of_call(call), call_id=call.id, output=output, failed=failed) for call, output in answers
+        ]
+        await self._try(lambda: self._journal.answered(self.key, records), "the outputs of calls")
+
+    def will_submit(self, answers: Answers) -> None:
+        """Note which outputs the next submit has."""
+        self._to_submit = tuple(key_of_call(call) for call, _ in answers)
+
+    async def submit(
+        self, send: Callable[[], Awaitable[Observed | Refused]], *, may_be_lost: bool
+    ) -> Observed | Refused:
+        """Write that outputs are about to be submitted, send them, write what became of them, and return that.
+
+        Safe to cancel: it is then written that they were about to be submitted, or nothing.
+
+        Args:
+            send: Sends the request.
+            may_be_lost: Whether no poll can show that these outputs were accepted before the watch was resumed.
+        """
+        if self.is_forgotten:  # the caller has left, and a pending submit is sent all the same
+            return await send()
+        lost, self._lost = self._lost, ()
+        if may_be_lost and set(lost) & set(self._to_submit):
+            cause = APIConnectionError(LOST, sent=True)
+            return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), Asked.SUBMIT)
+        try:
+            await self._write_move()
+            await self._write(lambda: self._journal.submitting(self.key, self._to_submit))
+        except JournalError as error:
+            return refused_by(error, Asked.SUBMIT)
+        event = await send()
+        if isinstance(event, Observed):
+            self._claimed = frozenset()
+            self._moved_to = event.snapshot.ref or self.record.ref
+            await self._try(self._write_move, "that a submit was accepted")
+        elif not event.refusal.kind.may_have_acted:
+            await self._try(lambda: self._journal.submitting(self.key, ()), "that a submit was refused")
+        return event
+
+    async def delivered(self, outcome: AnyOutcome[Any]) -> None:
+        """Forget the watch, since its outcome was delivered; one that needs its caller is kept. Safe to cancel."""
+        if may_be_forgotten(outcome) and not self.is_forgotten:
+            self.is_forgotten = True
+            await self._try(lambda: self._journal.delivered([self.key]), "that an outcome was delivered")
+
+    async def _write_move(self) -> None:
+        """Write that the last submit was accepted, unless that is written: nothing may begin after it before."""
+        if (ref := self._moved_to) is not None:
+            await self._write(lambda: self._journal.moved(self.key, ref))
+            self._moved_to = None
+
+    async def settled(self, outcome: AnyOutcome[Any] | None) -> None:
+        """Note that a single watch was left: forget it, if its caller has this outcome, else leave it to `resume`."""
+        try:
+            if outcome is not None:
+                await self.delivered(outcome)
+            if not self.is_forgotten:
+                with contextlib.suppress(NotOwnerError):
+                    await self._write(lambda: self._journal.release([self.key]))
+        except JournalError as error:
+            log_unwritten(WATCH_LOG, self.record.ref, "that a watch was left", error)
+        finally:
+            let_go(self._journal, self.key, self)
+
+    async def _try(self, write: Callable[[], Awaitable[object]], what: str) -> None:
+        try:
+            await self._write(write)
+        except JournalError as error:
+            if not self.is_forgotten or not isinstance(error, NotOwnerError):
+                log_unwritten(WATCH_LOG, self.record.ref, what, error)
+
+    async def _write(self, write: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            if self._added is not None:
+                await self._added(self.key)
+                self._added = None
+            return await write()
+        except JournalError:
+            raise
+        except Exception as error:
+            raise JournalError(f"The journal raised a {type(error).__name__}: {error}") from error
+
+
+async def begin_to_record(journal: Journal, ref: RunRef, label: object) -> Recorder:
+    """Add a single watch of a run to a journal, and return what records it. Safe to cancel.
+
+    Raises:
+        JournalError: It could not be written.
+        NotOwnerError: Another process, or another watch, watches the run.
+    """
+    recorder = Recorder(journal, record_of(ref, label))
+    try:
+        hold(journal, recorder.key, recorder)
+        try:
+            await recorder.add()
+        except BaseException:
+            let_go(journal, recorder.key, recorder)
+            raise
+    except JournalError as error:
+        raise type(error)(f"The run {ref} goes on, and is not watched, as it is not in the journal: {error}") from error
+    return recorder
+
+
+def record_of(ref: RunRef, label: object) -> WatchRecord:
+    """Return what a journal holds of a watch that begins."""
+    return WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label, created_at=wall_time())
+
+
+def may_be_forgotten(outcome: AnyOutcome[Any]) -> bool:
+    """Return whether a journal forgets a watch once this outcome is delivered.
+
+    One that needs its caller is kept, since the outputs of its other calls are not submitted yet; and one that another
+    process has taken over is not ours.
+    """
+    return not isinstance(outcome, NeedsCaller) and outcome.reason is not Reason.TAKEN_OVER
+
+
+def refused_by(error: JournalError, asked: Asked) -> Refused:
+    """Return the event for a request that was not sent, since the journal did not allow it."""
+    kind = RefusalKind.TAKEN_OVER if isinstance(error, NotOwnerError) else RefusalKind.NOT_SENT
+    return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
+
+
+def _open_calls_in(outcome: Mapping[str, Any] | None) -> frozenset[str]:
+    """Return the keys of the calls that were open when a watch finished as this outcome."""
+    calls = (outcome or {}).get("calls") or ()
+    return frozenset(
+        key_of_call(Call(id=str(call.get("id")), name=str(call.get("name")), arguments=str(call.get("arguments"))))
+        for call in calls
+        if isinstance(call, Mapping)
+    )
