@@ -19,7 +19,7 @@ from asyncruns.limits import Limits
 from asyncruns.wire import Message
 
 if TYPE_CHECKING:
-    from asyncruns.lifecycle.records import CallRecord, WatchRecord
+    from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
@@ -325,11 +325,16 @@ class Journal(ABC):
         """
 
     @abstractmethod
-    async def claim(self) -> list[WatchRecord]:
+    async def claim(self, watches: Sequence[str] | None = None) -> list[WatchRecord]:
         """Own the watches that no living process owns, and return all of them, the oldest first.
 
-        If the caller is cancelled, those that it would have returned are released. One that cannot be read is skipped.
+        If keys are given, only these; those that are not there, or that a living process owns, are skipped. If the
+        caller is cancelled, those that it would have returned are released. One that cannot be read is skipped.
         """
+
+    @abstractmethod
+    async def read(self) -> list[WatchRecord]:
+        """Return all watches, the oldest first, with who owns each; own none of them, and change nothing."""
 
     @abstractmethod
     async def release(self, watches: Sequence[str]) -> None:
@@ -339,7 +344,8 @@ class Journal(ABC):
     async def begin(self, watch: str, calls: Sequence[CallRecord]) -> list[CallRecord]:
         """Note that calls begin; return those of them that had begun before, as they are recorded.
 
-        The others have begun only now, and may be run; the ones returned must not be run again.
+        The others have begun only now, and may be run; the ones returned must not be run again. One whose output was
+        accepted is over: a call with its key is a new one, without an output.
         """
 
     @abstractmethod
@@ -351,8 +357,11 @@ class Journal(ABC):
         """Note that the outputs of the calls with these keys are about to be submitted; or, if none, are not."""
 
     @abstractmethod
-    async def moved(self, watch: str, ref: RunRef) -> None:
-        """Note that a submit was accepted, and which run the watch goes on with: the same, or another one."""
+    async def moved(self, watch: str, ref: RunRef, at: float) -> None:
+        """Note that a submit was accepted, and which run the watch goes on with: the same, or another one.
+
+        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten.
+        """
 
     @abstractmethod
     async def finished(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -361,6 +370,17 @@ class Journal(ABC):
     @abstractmethod
     async def delivered(self, watches: Sequence[str]) -> None:
         """Forget watches whose outcomes were delivered, or which the caller has left; skip those that are not there."""
+
+    @abstractmethod
+    async def ask(self, ref: RunRef, wish: Wish) -> bool:
+        """Ask the process that watches a run for something; return False if no other living process does."""
+
+    @abstractmethod
+    async def wishes(self) -> list[tuple[str, Wish]]:
+        """Wait until other processes ask something of watches that this one owns, and return it once, with the keys.
+
+        If the caller is cancelled, what it would have returned is returned to the next one.
+        """
 
 
 class HasId(Protocol):

@@ -56,7 +56,7 @@ def call(number: int, output: str | None = None) -> CallRecord:
 
 async def submit(journal: SQLiteJournal, key: str, number: int) -> None:
     await journal.submitting(key, [call(number).key])
-    await journal.moved(key, ref(key))
+    await journal.moved(key, ref(key), 1.0)
 
 
 def ref(key: str) -> RunRef:

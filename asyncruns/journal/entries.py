@@ -39,7 +39,7 @@ def packed(record: WatchRecord) -> bytes:
     """
     if record.label is not None:
         as_json(record.key, "label", record.label)
-    return _encoded(record.key, replace(record, calls=(), outcome=None))
+    return _encoded(record.key, replace(record, calls=(), outcome=None, owner=""))
 
 
 def unpacked(key: str, data: bytes, calls: Iterable[CallRecord] = (), outcome: bytes | None = None) -> WatchRecord:
@@ -69,6 +69,11 @@ def moved_to(record: WatchRecord, ref: RunRef) -> WatchRecord:
     """Return a record after a submit was accepted, with the run that the watch goes on with."""
     refs = record.refs or (record.ref,)
     return replace(record, ref=ref, refs=refs if ref == refs[-1] else (*refs, ref), submitting=())
+
+
+def accepted(calls: Iterable[CallRecord], at: float) -> list[CallRecord]:
+    """Return the calls of a watch after a submit was accepted at this time; those that had been before are left out."""
+    return [replace(call, accepted_at=at) for call in calls if not call.accepted_at]
 
 
 def writable(calls: Sequence[CallRecord], most_bytes: int) -> list[CallRecord]:

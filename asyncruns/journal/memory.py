@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from asyncruns._loop import wake
 from asyncruns.abc import Journal
 from asyncruns.errors import JournalError
 from asyncruns.journal.entries import (
     MAX_OUTPUT_BYTES,
+    accepted,
     as_json,
     moved_to,
     not_there,
@@ -27,7 +29,7 @@ from asyncruns.journal.entries import (
     watched_as,
     writable,
 )
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.lifecycle.values import RunRef
 
 
@@ -37,6 +39,7 @@ class _Entry:
     record: WatchRecord  # without its calls
     calls: dict[str, CallRecord]
     refs: list[str]  # of all its runs, as texts
+    wishes: list[Wish] = field(default_factory=list)
 
     @property
     def whole(self) -> WatchRecord:
@@ -50,6 +53,7 @@ class MemoryStore:
         self._entries: dict[str, _Entry] = {}
         self._refs: dict[str, str] = {}  # the key of the watch of each run
         self._owners: set[object] = set()
+        self._news: asyncio.Future[None] | None = None  # done when something was asked for
 
     def __len__(self) -> int:
         """Return the number of watches."""
@@ -58,6 +62,7 @@ class MemoryStore:
     def crash(self) -> None:
         """Treat the processes of all open journals as dead: what they write from now on raises a JournalError."""
         self._owners.clear()
+        self._news = None
 
 
 class MemoryJournal(Journal):
@@ -111,13 +116,25 @@ class MemoryJournal(Journal):
         self.store._refs |= refs
         return [self.store._entries[entry.record.key].whole for entry in entries]
 
-    async def claim(self) -> list[WatchRecord]:
-        """Own the watches that no living process owns, and return all of them, the oldest first."""
+    async def claim(self, watches: Sequence[str] | None = None) -> list[WatchRecord]:
+        """Own the watches that no living process owns, and return all of them, or those of these, the oldest first."""
+        keys = None if watches is None else frozenset(watches)
         await self._written()
-        entries = [each for each in self.store._entries.values() if each.owner not in self.store._owners]
+        entries = [
+            each
+            for each in self.store._entries.values()
+            if each.owner not in self.store._owners and (keys is None or each.record.key in keys)
+        ]
         for entry in entries:
             entry.owner = self._owner
         return sorted((entry.whole for entry in entries), key=lambda record: record.created_at)
+
+    async def read(self) -> list[WatchRecord]:
+        """Return all watches, the oldest first, with who owns each; own none of them, and change nothing."""
+        await self._written()
+        owned = [(each, each.owner in self.store._owners) for each in self.store._entries.values()]
+        records = [replace(entry.whole, owner="a journal in memory" if is_owned else "") for entry, is_owned in owned]
+        return sorted(records, key=lambda record: record.created_at)
 
     async def release(self, watches: Sequence[str]) -> None:
         """Leave watches to any journal that claims them, this one too; skip those that are not owned or not there."""
@@ -135,10 +152,11 @@ class MemoryJournal(Journal):
         begun = self._own(watch).calls
         before = []
         for call in calls:
-            if call.key in begun:
-                before.append(begun[call.key])
-            else:
+            known = begun.get(call.key)
+            if known is None or known.accepted_at:
                 begun[call.key] = call
+            else:
+                before.append(known)
         return before
 
     async def answered(self, watch: str, calls: Sequence[CallRecord]) -> None:
@@ -158,7 +176,7 @@ class MemoryJournal(Journal):
         entry = self._own(watch)
         entry.record = replace(entry.record, submitting=keys)
 
-    async def moved(self, watch: str, ref: RunRef) -> None:
+    async def moved(self, watch: str, ref: RunRef, at: float) -> None:
         """Note that a submit was accepted, and which run the watch goes on with: the same, or another one."""
         await self._written()
         entry = self._own(watch)
@@ -167,6 +185,7 @@ class MemoryJournal(Journal):
         self.store._refs |= dict.fromkeys(texts, watch)
         entry.refs += texts
         entry.record = moved_to(entry.record, ref)
+        entry.calls = {call.key: call for call in accepted(entry.calls.values(), at)}
 
     async def finished(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
         """Record how watches finished, by their keys: the outcomes are not delivered yet."""
@@ -185,6 +204,32 @@ class MemoryJournal(Journal):
         for key in there:
             for ref in self.store._entries.pop(key).refs:
                 self.store._refs.pop(ref, None)  # it may be there twice
+
+    async def ask(self, ref: RunRef, wish: Wish) -> bool:
+        """Ask the process that watches a run for something; return False if no other living process does."""
+        (text,) = run_texts(ref)
+        await self._written()
+        entry = self.store._entries.get(self.store._refs.get(text, ""))
+        if entry is None or entry.owner is self._owner or entry.owner not in self.store._owners:
+            return False
+        if wish not in entry.wishes:
+            entry.wishes.append(wish)
+        wake(self.store._news)
+        return True
+
+    async def wishes(self) -> list[tuple[str, Wish]]:
+        """Wait until other processes ask something of watches that this one owns, and return it once, with the keys."""
+        await self._written()
+        while True:
+            asked = [entry for entry in self.store._entries.values() if entry.wishes and entry.owner is self._owner]
+            if asked:
+                wishes = [(entry.record.key, wish) for entry in asked for wish in entry.wishes]
+                for entry in asked:
+                    entry.wishes.clear()
+                return wishes
+            if self.store._news is None or self.store._news.done():
+                self.store._news = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.store._news)
 
     @property
     def _is_open(self) -> bool:

@@ -25,7 +25,7 @@ from asyncruns.journal.group_commit import GroupCommit
 from asyncruns.journal.own_thread import OwnThread
 from asyncruns.journal.owner_lock import is_supported
 from asyncruns.journal.statements import Statement
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.lifecycle.values import RunRef
 
 
@@ -122,8 +122,8 @@ class SQLiteJournal(Journal):
         records: list[WatchRecord] = await self._written(statements.added(entries))
         return records
 
-    async def claim(self) -> list[WatchRecord]:
-        """Own the watches that no living process owns, and return all of them, the oldest first.
+    async def claim(self, watches: Sequence[str] | None = None) -> list[WatchRecord]:
+        """Own the watches that no living process owns, and return all of them, or those of these, the oldest first.
 
         If the caller is cancelled, those that it would have returned are released. One that cannot be read is skipped,
         with a warning in the log `asyncruns.journal`, and stays there; `delivered` forgets it.
@@ -132,7 +132,18 @@ class SQLiteJournal(Journal):
             JournalError: It could not be read or written; then none is owned.
         """
         claim = uuid.uuid4().hex
-        records: list[WatchRecord] = await self._written(statements.claimed(claim), statements.unclaimed(claim))
+        records: list[WatchRecord] = await self._written(
+            statements.claimed(claim, watches), statements.unclaimed(claim)
+        )
+        return records
+
+    async def read(self) -> list[WatchRecord]:
+        """Return all watches, the oldest first, with who owns each; own none of them, and change nothing.
+
+        Raises:
+            JournalError: It could not be read.
+        """
+        records: list[WatchRecord] = await self._written(statements.read)
         return records
 
     async def release(self, watches: Sequence[str]) -> None:
@@ -174,14 +185,14 @@ class SQLiteJournal(Journal):
         """
         await self._written(statements.submitting(watch, calls))
 
-    async def moved(self, watch: str, ref: RunRef) -> None:
+    async def moved(self, watch: str, ref: RunRef, at: float) -> None:
         """Note that a submit was accepted, and which run the watch goes on with: the same, or another one.
 
         Raises:
             JournalError: It could not be written.
             NotOwnerError: Another process owns the watch, or the run belongs to another watch.
         """
-        await self._written(statements.moved(watch, ref))
+        await self._written(statements.moved(watch, ref, at))
 
     async def finished(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
         """Record how watches finished, by their keys: the outcomes are not delivered yet.
@@ -201,6 +212,15 @@ class SQLiteJournal(Journal):
             NotOwnerError: Another process owns one of them; then none is forgotten.
         """
         await self._written(statements.delivered(tuple(watches)))
+
+    async def ask(self, ref: RunRef, wish: Wish) -> bool:
+        """Ask the process that watches a run for something; return False if no other living process does."""
+        return False
+
+    async def wishes(self) -> list[tuple[str, Wish]]:
+        """Wait until other processes ask something of watches that this one owns, and return it once, with the keys."""
+        await asyncio.Event().wait()
+        return []
 
     async def _written(self, statement: Statement, undo: Statement | None = None) -> Any:
         if self._commits is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
@@ -42,14 +43,18 @@ SCHEMA: Final = (
     "CREATE INDEX watches_by_owner ON watches (owner)",
     """CREATE TABLE calls (
         id INTEGER PRIMARY KEY, watch INTEGER NOT NULL REFERENCES watches (id) ON DELETE CASCADE,
-        key TEXT NOT NULL, call_id TEXT NOT NULL, output TEXT, failed INTEGER NOT NULL, UNIQUE (watch, key)
+        key TEXT NOT NULL, call_id TEXT NOT NULL, output TEXT, failed INTEGER NOT NULL,
+        accepted_at REAL NOT NULL, UNIQUE (watch, key)
     )""",
     """CREATE TABLE refs (
         ref TEXT PRIMARY KEY, watch INTEGER NOT NULL REFERENCES watches (id) ON DELETE CASCADE
     ) WITHOUT ROWID""",
     "CREATE INDEX refs_by_watch ON refs (watch)",
 )
-_CALL: Final = "INSERT INTO calls (watch, key, call_id, output, failed) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO "
+_CALL: Final = (
+    "INSERT INTO calls (watch, key, call_id, output, failed, accepted_at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO "
+)
+_ANEW: Final = "UPDATE SET call_id = excluded.call_id, output = NULL, failed = 0, accepted_at = 0 WHERE accepted_at > 0"
 
 
 class Owned(Struct, frozen=True):
@@ -72,17 +77,29 @@ def added(entries: Sequence[tuple[WatchRecord, bytes, bytes | None]]) -> Callabl
     return run
 
 
-def claimed(claim: str) -> Callable[[Owned], list[WatchRecord]]:
+def read(db: Owned) -> list[WatchRecord]:
+    """Return all watches that can be read, the oldest first, with who owns each."""
+    rows = db.connection.execute("SELECT id, owner FROM watches ORDER BY created_at, id").fetchall()
+    found = []
+    for number, owner in rows:
+        lives_on = owner is not None and (owner == db.owner or lives(db.owners, owner))
+        with suppress(JournalError):
+            found.append(replace(_read(db, number)[1], owner=owner if lives_on else ""))
+    return found
+
+
+def claimed(claim: str, keys: Sequence[str] | None = None) -> Callable[[Owned], list[WatchRecord]]:
     """Return what owns the watches that nobody living owns, and returns them, the oldest first.
 
     One that cannot be read is skipped.
 
     Args:
         claim: Identifies this call, for `unclaimed`.
+        keys: Those to own; None for all.
     """
 
     def run(db: Owned) -> list[WatchRecord]:
-        found = _found(db)
+        found = [each for each in _found(db) if keys is None or each[2].key in keys]
         rows = [(db.owner, claim, number) for _, number, _ in found]
         db.connection.executemany("UPDATE watches SET owner = ?, claim = ? WHERE id = ?", rows)
         return [record for _, _, record in sorted(found, key=itemgetter(0, 1))]
@@ -117,7 +134,7 @@ def begun(key: str, calls: Sequence[CallRecord]) -> Callable[[Owned], list[CallR
         number = _own(db, key)
         before = []
         for call in calls:
-            cursor = db.connection.execute(_CALL + "NOTHING", (number, *_row_of(call)))
+            cursor = db.connection.execute(_CALL + _ANEW, (number, *_row_of(call)))
             if cursor.rowcount == 0:
                 before += _calls_of(db, number, call.key)
         return before
@@ -154,11 +171,14 @@ def submitting(key: str, calls: Sequence[str]) -> Callable[[Owned], None]:
     return changed(key, lambda record: replace(record, submitting=keys))
 
 
-def moved(key: str, ref: RunRef) -> Callable[[Owned], None]:
-    """Return what notes that a submit was accepted."""
+def moved(key: str, ref: RunRef, at: float) -> Callable[[Owned], None]:
+    """Return what notes that a submit was accepted at this time."""
 
     def run(db: Owned) -> None:
-        _lead(db, _own(db, key), run_texts(ref))
+        number = _own(db, key)
+        _lead(db, number, run_texts(ref))
+        db.connection.execute("DELETE FROM calls WHERE watch = ? AND accepted_at > 0", (number,))
+        db.connection.execute("UPDATE calls SET accepted_at = ? WHERE watch = ?", (at, number))
         changed(key, lambda record: moved_to(record, ref))(db)
 
     return run
@@ -282,10 +302,16 @@ def _is_lost(db: Owned, number: int, owner: str | None) -> bool:
 
 
 def _calls_of(db: Owned, number: int, key: str | None = None) -> list[CallRecord]:
-    query = "SELECT key, call_id, output, failed FROM calls WHERE watch = ? AND (? IS NULL OR key = ?) ORDER BY id"
+    query = (
+        "SELECT key, call_id, output, failed, accepted_at FROM calls "
+        "WHERE watch = ? AND (? IS NULL OR key = ?) ORDER BY id"
+    )
     rows = db.connection.execute(query, (number, key, key)).fetchall()
-    return [CallRecord(key=key, call_id=id_, output=output, failed=bool(bad)) for key, id_, output, bad in rows]
+    return [
+        CallRecord(key=key, call_id=id_, output=output, failed=bool(bad), accepted_at=at)
+        for key, id_, output, bad, at in rows
+    ]
 
 
-def _row_of(call: CallRecord) -> tuple[str, str, str | None, bool]:
-    return call.key, call.call_id, call.output, call.failed
+def _row_of(call: CallRecord) -> tuple[str, str, str | None, bool, float]:
+    return call.key, call.call_id, call.output, call.failed, call.accepted_at

@@ -6,11 +6,19 @@ known by its id and a digest of its name and arguments.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from typing import Any
 
 from asyncruns.lifecycle.values import Call, RunRef
 from asyncruns.wire.plain import Plain
+
+
+class Wish(enum.Enum):
+    """What a process may ask the owner of a watch to do with its run."""
+
+    POLL = "poll"
+    CANCEL = "cancel"
 
 
 class CallRecord(Plain, frozen=True, kw_only=True, gc=False):
@@ -21,12 +29,14 @@ class CallRecord(Plain, frozen=True, kw_only=True, gc=False):
         call_id: The server's id.
         output: The text of its output; None if it has none yet.
         failed: Whether the output is an error of ours.
+        accepted_at: When the submit with its output was accepted, in seconds since the epoch; 0.0 if it was not.
     """
 
     key: str
     call_id: str
     output: str | None = None
     failed: bool = False
+    accepted_at: float = 0.0
 
 
 class WatchRecord(Plain, frozen=True, kw_only=True):
@@ -44,6 +54,7 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
         submitting: Keys of the calls whose outputs were about to be submitted, if it is not known that they were
             accepted or refused.
         outcome: How it finished, if that was recorded but not delivered: the outcome's `to_dict()`.
+        owner: Who owns it, in words for people; "" if nobody living does. Only `Journal.read` says it.
     """
 
     key: str
@@ -56,6 +67,7 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
     calls: tuple[CallRecord, ...] = ()
     submitting: tuple[str, ...] = ()
     outcome: dict[str, Any] | None = None
+    owner: str = ""
 
 
 def key_of_call(call: Call) -> str:

@@ -83,9 +83,9 @@ async def _changes_a_watch(factory: Factory) -> None:
     async with factory() as journal:
         await journal.claim()
         await journal.submitting("w", ["1"])
-        await journal.moved("w", _REF)
+        await journal.moved("w", _REF, 1.0)
         await journal.submitting("w", ["2"])
-        await journal.moved("w", _OTHER)
+        await journal.moved("w", _OTHER, 1.0)
         record = (await _reread(journal, factory))[0]
     assert record.submitting == (), "a watch that has moved is still submitting"
     assert (record.ref, record.refs) == (_OTHER, (_ref("w"), _REF, _OTHER)), "a watch that has moved does not name all"
@@ -136,11 +136,12 @@ async def _keeps_what_it_has(factory: Factory) -> None:
         assert new == [_watch("w", 1.0, label="first"), _watch("v")], f"add does not return what is there: {new}"
         await journal.begin("w", [_call("1")])
         await journal.answered("w", [_call("1", "one")])
-        await journal.moved("w", _OTHER)
+        await journal.moved("w", _OTHER, 1.0)
         await journal.submitting("w", ["1"])
         await journal.finished({"w": _OUTCOME})
         again = await journal.add([_watch("u"), _watch("w", 2.0, label="second"), _watch("u", label=2)])
-        kept = _watch("w", 1.0, label="first", calls=(_call("1", "one"),), submitting=("1",), outcome=_OUTCOME)
+        one = replace(_call("1", "one"), accepted_at=1.0)
+        kept = _watch("w", 1.0, label="first", calls=(one,), submitting=("1",), outcome=_OUTCOME)
         kept = replace(kept, ref=_OTHER, refs=(_ref("w"), _OTHER))
         assert again == [_watch("u"), kept, _watch("u")], f"a watch that is owned is not kept as it is: {again}"
         records = await _reread(journal, factory)
@@ -150,8 +151,8 @@ async def _keeps_what_it_has(factory: Factory) -> None:
 async def _has_one_watch_of_a_run(factory: Factory) -> None:
     async with factory() as mine, factory() as other:
         await mine.add([replace(_watch("w"), refs=(_REF, _ref("w"))), _watch("v")])
-        await mine.moved("w", _OTHER)
-        await mine.moved("w", _OTHER)
+        await mine.moved("w", _OTHER, 1.0)
+        await mine.moved("w", _OTHER, 1.0)
         second = _watch("second")
         for ref in (_ref("w"), _REF, _OTHER):
             for journal in (mine, other):
@@ -161,7 +162,7 @@ async def _has_one_watch_of_a_run(factory: Factory) -> None:
         await _raises(NotOwnerError, mine.add([replace(_watch("v"), ref=_REF)]), "a run has two watches")
         await _raises(NotOwnerError, mine.add([_watch("t"), replace(_watch("s"), ref=_ref("t"))]), "added at once")
         await mine.submitting("v", ["1"])
-        await _raises(NotOwnerError, mine.moved("v", _OTHER), "a watch moves to a run that has another watch")
+        await _raises(NotOwnerError, mine.moved("v", _OTHER, 1.0), "a watch moves to a run that has another watch")
         await mine.delivered(["w"])
         await other.add([replace(second, refs=(_ref("w"), _REF, _OTHER))])
         records = await _reread(mine, factory)
@@ -235,7 +236,7 @@ async def _is_refused(journal: Journal, key: str = "w") -> None:
         journal.begin(key, [_call("9")]),
         journal.answered(key, [_call("1", "stolen")]),
         journal.submitting(key, ["1"]),
-        journal.moved(key, _OTHER),
+        journal.moved(key, _OTHER, 1.0),
         journal.finished({"own": _OUTCOME, key: _OUTCOME}),
         journal.delivered(["own", key]),
     ):

@@ -17,6 +17,7 @@ from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import Journal
 from asyncruns.errors import APIConnectionError, InvalidRequestError, JournalError, NotOwnerError
 from asyncruns.lifecycle import Answers, Asked, Call, Observed, Reason, Refusal, RefusalKind, Refused, RunRef
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
@@ -123,7 +124,9 @@ class Recorder:
         self._journal = journal
         self._added = added
         self._to_submit: tuple[str, ...] = ()
-        self._moved_to: RunRef | None = None  # after a submit that was accepted, which could not be written
+        self._moved_to: tuple[RunRef, float] | None = (
+            None  # after a submit that was accepted, which could not be written
+        )
         self.is_forgotten: bool = False
         self.go_on_from(record)
 
@@ -132,7 +135,7 @@ class Recorder:
         self.record: WatchRecord = record
         self._lost = record.submitting
         self._calls_left = _open_calls_in(record.outcome)
-        self._claimed = frozenset(call.key for call in record.calls)  # begun before this watch, until the next submit
+        self._claimed = {call.key: call for call in record.calls}  # begun before this watch, until the next submit
 
     @property
     def key(self) -> str:
@@ -160,14 +163,28 @@ class Recorder:
             NotOwnerError: Another process watches the run now. None of the calls may be run.
             JournalError: It could not be written, for another reason. None of the calls may be run.
         """
-        records = [CallRecord(key=key_of_call(call), call_id=call.id) for call in calls]
+        keys = {key_of_call(call): call.id for call in calls}
+        claimed = {key: record for key in keys if (record := self._claimed_call(key)) is not None}
+        over = {key for key, record in claimed.items() if record.accepted_at}  # `begin` would take it for a new call
+        records = [CallRecord(key=key, call_id=id_) for key, id_ in keys.items() if key not in over]
         await self._write_move()
         begun = await self._write(lambda: self._journal.begin(self.key, records))
-        return {record.key: record for record in begun if record.key in self._claimed}
+        before = {record.key: record for record in begun if record.key in claimed}
+        return before | {key: claimed[key] for key in over}
 
     def has(self, call: Call) -> bool:
         """Return whether this call had begun before the watch was resumed."""
-        return key_of_call(call) in self._claimed
+        return self._claimed_call(key_of_call(call)) is not None
+
+    def _claimed_call(self, key: str) -> CallRecord | None:
+        """Return the call that had begun under this key, unless its output was accepted a while ago.
+
+        Then the server asks for another call, with the same id; before that, a poll may be older than the submit.
+        """
+        record = self._claimed.get(key)
+        if record is not None and record.accepted_at and wall_time() >= record.accepted_at + SUBMIT_LAG_S:
+            return None
+        return record
 
     def was_left(self, call: Call) -> bool:
         """Return whether the watch had finished because it needed its caller for this call, before it was resumed."""
@@ -208,8 +225,8 @@ class Recorder:
             return refused_by(error, Asked.SUBMIT)
         event = await send()
         if isinstance(event, Observed):
-            self._claimed = frozenset()
-            self._moved_to = event.snapshot.ref or self.record.ref
+            self._claimed = {}
+            self._moved_to = event.snapshot.ref or self.record.ref, wall_time()
             await self._try(self._write_move, "that a submit was accepted")
         elif not event.refusal.kind.may_have_acted:
             await self._try(lambda: self._journal.submitting(self.key, ()), "that a submit was refused")
@@ -223,8 +240,8 @@ class Recorder:
 
     async def _write_move(self) -> None:
         """Write that the last submit was accepted, unless that is written: nothing may begin after it before."""
-        if (ref := self._moved_to) is not None:
-            await self._write(lambda: self._journal.moved(self.key, ref))
+        if (moved := self._moved_to) is not None:
+            await self._write(lambda: self._journal.moved(self.key, *moved))
             self._moved_to = None
 
     async def settled(self, outcome: AnyOutcome[Any] | None) -> None:

@@ -62,7 +62,7 @@ def operations() -> st.SearchStrategy[Operation]:
         st.tuples(keys, calls).map(lambda given: lambda j: j.begin(*given)),
         st.tuples(keys, calls).map(lambda given: lambda j: j.answered(*given)),
         st.tuples(keys, st.lists(texts, max_size=2)).map(lambda given: lambda j: j.submitting(*given)),
-        st.tuples(keys, refs).map(lambda given: lambda j: j.moved(*given)),
+        st.tuples(keys, refs).map(lambda given: lambda j: j.moved(*given, 1.0)),
         st.dictionaries(keys, outcomes, max_size=2).map(lambda given: lambda j: j.finished(given)),
         st.lists(keys, max_size=3).map(lambda given: lambda j: j.delivered(given)),
         st.lists(keys, max_size=3).map(lambda given: lambda j: j.release(given)),

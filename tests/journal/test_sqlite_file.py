@@ -153,7 +153,7 @@ async def test_a_record_that_cannot_be_read_is_named_and_can_be_forgotten(path: 
         await journal.add([WATCH])
         run_sql(path, "UPDATE watches SET record = '{'")
         with pytest.raises(JournalError, match=r"Watch 'w' cannot be read.*Forget it with delivered\(\['w'\]\)"):
-            await journal.moved("w", WATCH.ref)
+            await journal.moved("w", WATCH.ref, 1.0)
         await journal.delivered(["w"])
         assert await journal.claim() == []
 

@@ -13,7 +13,7 @@ from asyncruns import Client, Completed, Fleet, MemoryJournal, Reason, RunRef, T
 from asyncruns.abc import ByteStream, Journal, Transport
 from asyncruns.http import Request, Response
 from asyncruns.journal.memory import MemoryStore
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.watch.outcome import AnyOutcome
 
@@ -83,9 +83,19 @@ class MortalJournal(Journal):
     async def release(self, watches: Sequence[str]) -> None:
         await self._do("release", watches)
 
-    async def claim(self) -> list[WatchRecord]:
-        claimed: list[WatchRecord] = await self._do("claim")
+    async def claim(self, watches: Sequence[str] | None = None) -> list[WatchRecord]:
+        claimed: list[WatchRecord] = await self._do("claim", watches)
         return claimed
+
+    async def read(self) -> list[WatchRecord]:
+        return await self._inner.read()
+
+    async def ask(self, ref: RunRef, wish: Wish) -> bool:
+        asked: bool = await self._do("ask", ref, wish)
+        return asked
+
+    async def wishes(self) -> list[tuple[str, Wish]]:
+        return await self._inner.wishes()
 
     async def begin(self, watch: str, calls: Sequence[CallRecord]) -> list[CallRecord]:
         begun: list[CallRecord] = await self._do("begin", watch, calls)
@@ -97,8 +107,8 @@ class MortalJournal(Journal):
     async def submitting(self, watch: str, calls: Sequence[str]) -> None:
         await self._do("submitting", watch, calls)
 
-    async def moved(self, watch: str, ref: RunRef) -> None:
-        await self._do("moved", watch, ref)
+    async def moved(self, watch: str, ref: RunRef, at: float) -> None:
+        await self._do("moved", watch, ref, at)
 
     async def finished(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
         await self._do("finished", outcomes)

@@ -48,7 +48,7 @@ STEPS: Final[Sequence[Step]] = (
     lambda journal, key: journal.answered(key, [_output(key, 1)]),
     lambda journal, key: journal.answered(key, [_output(key, 2)]),
     lambda journal, key: journal.submitting(key, [f"{key}/1", f"{key}/2"]),
-    lambda journal, key: journal.moved(key, _ref(key, 2)),
+    lambda journal, key: journal.moved(key, _ref(key, 2), 1.0),
     lambda journal, key: journal.begin(key, [_call(key, 3)]),
     lambda journal, key: journal.finished({key: {"outcome": "Completed", "of": key}}),
     lambda journal, key: journal.delivered([key]),
