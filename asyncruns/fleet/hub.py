@@ -276,6 +276,8 @@ class Hub(Generic[R]):
         is_new = member is None
         if member is None:
             member = self._member_of(client, ref, {**options, "label": record.label}, context)
+        elif not member.is_recorded:
+            raise InvalidRequestError("This fleet watches it with observe_only: cancel that watch first")
         listener = self._listener_of(options, context, None)
         member.add_listener(listener)
         if is_new:
@@ -295,7 +297,7 @@ class Hub(Generic[R]):
         records = self.runner.records
         if records is not None and self.task.is_done:
             with contextlib.suppress(JournalError):  # it is delivered again then
-                await records.write()
+                await records.write_delivered()
 
     def _add_stream(
         self, stream: EventStream[Any, Any], ids: Mapping[str, str], client: RunClient[Any], options: SharedOptions

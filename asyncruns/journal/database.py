@@ -86,7 +86,9 @@ class Database:
         self._end()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # what is checked must be of one moment: another process may be creating it
         _check_is_ours(self._path, connection)
+        connection.execute("COMMIT")
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (2,):
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a file that is empty
         self._use_wal(connection)
