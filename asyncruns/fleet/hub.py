@@ -294,6 +294,10 @@ class Hub(Generic[R]):
     async def acknowledge(self, member: Member) -> None:
         """Note that the outcome of a member was delivered; after the fleet was left, write that at once."""
         self.outcomes.delivered(member)
+        await self.write_delivered()
+
+    async def write_delivered(self) -> None:
+        """Write which outcomes were delivered, if the fleet was left, so that nothing else does. Safe to cancel."""
         records = self.runner.records
         if records is not None and self.task.is_done:
             with contextlib.suppress(JournalError):  # it is delivered again then

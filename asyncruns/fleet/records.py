@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -139,8 +139,8 @@ class Records:
         self._to_release.update(dict.fromkeys(key for key in (*self._held, *self._to_add) if key not in self._gone))
         wake(self._news)
 
-    @contextlib.contextmanager
-    def resuming(self, records: list[WatchRecord]) -> Iterator[list[WatchRecord]]:
+    @contextlib.asynccontextmanager
+    async def resuming(self, records: list[WatchRecord]) -> AsyncIterator[list[WatchRecord]]:
         """Take these watches up; those that were not taken up in the end are left to others."""
         try:
             yield records
@@ -148,6 +148,8 @@ class Records:
             others = (record.key for record in records if record.key not in self._held)
             self._to_release.update(dict.fromkeys(others))
             wake(self._news)
+            if self._is_over:  # the fleet was left in the meantime
+                await self._write_released()
 
     # Waiting
 
@@ -278,9 +280,10 @@ class Records:
         Raises:
             JournalError: It could not be written.
         """
-        error = await self._write_gone()
-        if error is not None:
-            raise error
+        while self._gone:
+            error = await self._write_gone()
+            if error is not None:
+                raise error
 
     async def _write_gone(self) -> JournalError | None:
         gone = _some(self._gone)

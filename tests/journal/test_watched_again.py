@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from asyncruns import (
     Ended,
     Fleet,
     GaveUp,
+    InvalidRequestError,
     JournalError,
     MemoryJournal,
     NeedsCaller,
@@ -268,6 +270,31 @@ async def test_an_outcome_that_was_not_delivered_is_told_by_the_next_fleet(setti
             (watch,) = await fleet.resume()
             assert isinstance(await watch, Completed)
     assert len(setting.store) == 0
+
+
+@pytest.mark.parametrize("passes", [1, 2, 4, 8])
+async def test_a_resume_in_a_fleet_that_is_left_keeps_nothing_from_others(setting: Setting, passes: int) -> None:
+    runs = [await setting.run() for _ in range(40)]
+    async with setting.journal as journal:
+        async with Fleet(setting.client, journal=journal, on_exit="leave") as fleet:
+            await fleet.add_many(runs)
+        async with Fleet(setting.client, journal=journal, on_exit="leave") as fleet:
+            resuming = asyncio.create_task(fleet.resume())
+            for _ in range(passes):
+                await asyncio.sleep(0)
+        with contextlib.suppress(InvalidRequestError):  # the fleet was left
+            await resuming
+        async with Fleet(setting.client, journal=journal, on_exit="leave") as fleet:
+            assert len(await fleet.resume()) == 40
+
+
+async def test_outcomes_that_are_read_after_the_fleet_was_left_are_forgotten(setting: Setting) -> None:
+    async with setting.journal as journal:
+        async with Fleet(setting.client, journal=journal, tools=setting.tools) as fleet:
+            await fleet.add_many([await setting.run() for _ in range(3)])
+        assert len(setting.store) == 3
+        assert len([outcome async for outcome in fleet]) == 3
+        assert len(setting.store) == 0
 
 
 async def test_a_watch_whose_caller_was_cancelled_while_it_was_written_is_left_to_resume(setting: Setting) -> None:
