@@ -196,12 +196,17 @@ async def test_a_watch_may_be_cancelled_twice_at_once(setting: Setting) -> None:
 
 
 async def test_one_run_of_many_that_another_process_watches_is_an_outcome(setting: Setting) -> None:
-    runs = [await setting.run() for _ in range(20)]
-    other = MemoryJournal(setting.store)
-    async with other, Fleet(setting.client, journal=other, on_exit="leave") as first:
+    class Slow(MemoryJournal):
+        async def add(self, watches: Any) -> Any:
+            await anyio.sleep(0.1)
+            return await super().add(watches)
+
+    runs = [await setting.run() for _ in range(2)]
+    other, journal = MemoryJournal(setting.store), Slow(setting.store)
+    async with other, journal, Fleet(setting.client, journal=other, on_exit="leave") as first:
         await first.watch(runs[-1]).recorded()
-        async with setting.fleet() as fleet:
-            assert await fleet.add_many(runs) == 20
+        async with Fleet(setting.client, journal=journal, tools=setting.tools) as fleet:
+            assert await fleet.add_many(runs) == 2
             outcomes = [outcome async for outcome in fleet]
     assert sum(outcome.reason is Reason.TAKEN_OVER for outcome in outcomes) == 1
 
