@@ -204,7 +204,7 @@ async def test_one_run_of_many_that_another_process_watches_is_an_outcome(settin
     runs = [await setting.run() for _ in range(2)]
     other, journal = MemoryJournal(setting.store), Slow(setting.store)
     async with other, journal, Fleet(setting.client, journal=other, on_exit="leave") as first:
-        await first.watch(runs[-1]).recorded()
+        await first.watch(runs[0]).recorded()
         async with Fleet(setting.client, journal=journal, tools=setting.tools) as fleet:
             assert await fleet.add_many(runs) == 2
             outcomes = [outcome async for outcome in fleet]
