@@ -300,10 +300,10 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         With `assistant_id`, the message is added to a thread and a run is started on it. With `model`, a background
         response is created, with the definitions of `tools`; there is no thread (see `client.responses.watch`).
 
-        With a journal, what it takes to ask for the run is written down before anything is sent, until the run is created:
-        after a crash `resume` creates it, or finds what was created of it. So nothing is created twice; of a response
-        whose create was being sent, the outcome says that it may exist, or it is created again with
-        `on_lost_submit="resend"`. A run on a given thread then gets a `key` of its own if it has none, and
+        With a journal, what it takes to ask for the run is written down before anything is sent, and kept until the run
+        is created: after a crash `resume` creates it, or finds what was created of it. So nothing is created twice; of
+        a response whose create was being sent, the outcome says that it may exist, or it is created again with
+        `on_lost_submit="resend"`. A run on a given thread gets a `key` of its own then if it has none, and
         `extra_headers` are refused: they may be credentials.
 
         If an answer of the server is lost, a message or a run that was created is found and adopted; it is created
@@ -608,8 +608,8 @@ def _check_is_watched(run: object) -> None:
 def _model_alone(model: str | None, **others: str | None) -> str:
     if others.pop("key") is not None and model is not None:
         raise InvalidRequestError(
-            "key= needs assistant_id= and thread_id=: responses cannot be listed, so none could be found by a key; with "
-            "a journal, Client(journal=...), a create that a crash cut off is never sent twice"
+            "key= needs assistant_id= and thread_id=: responses cannot be listed, so none could be found by a key. With "
+            "Client(journal=...), a create that a crash cut off is not sent again"
         )
     if model is None or any(given is not None for given in others.values()):
         raise InvalidRequestError(

@@ -10,14 +10,17 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from asyncruns import Client, Fleet, SQLiteJournal
 from asyncruns.fleet.create_request import CreateRequest
 from asyncruns.testing import Emulator, Fault, Scenario
+from asyncruns.testing.emulator.faults import Operation
 
 
 @dataclass
@@ -44,7 +47,7 @@ async def kill_askers(folder: Path, wire: str, chance: random.Random, *, runs: i
             emulator.script(Scenario(working=0.2), assistant_id="asst_1")
         else:
             emulator.script(Scenario(working=0.2), model="gpt-test")
-        create = "create_run" if wire == "threads" else "create_response"
+        create: Operation = "create_run" if wire == "threads" else "create_response"
         emulator.inject(Fault(on=create, delay_before=0.05, delay_after=0.05, times=None))
         asked, ask = Asked(runs), runs
         while True:
@@ -57,12 +60,13 @@ async def kill_askers(folder: Path, wire: str, chance: random.Random, *, runs: i
             waiting = asyncio.create_task(program.wait())
             if asked.kills < at_most:
                 await asyncio.wait({waiting}, timeout=chance.uniform(0.0, 0.4))
-                if program.returncode is None:
-                    program.kill()
-                    asked.kills += 1
-            if await waiting == 0:
+                with suppress(ProcessLookupError):
+                    os.kill(program.pid, signal.SIGKILL)  # program.kill() takes an exit status from asyncio (gh-87744)
+            status = await waiting
+            asked.kills += status == -signal.SIGKILL
+            if status == 0:
                 break
-            assert program.returncode == -9, program.returncode
+            assert status == -signal.SIGKILL, status
         created = Counter(
             json.loads(seen.body)["metadata"]["ask"]
             for seen in emulator.requests

@@ -54,7 +54,8 @@ def recorded(setting: Setting) -> list[Any]:
 async def asked_only(setting: Setting, **more: Any) -> None:
     """Leave a run in the journal that was asked for, as a process that died before it sent anything."""
     async with setting.fleet(on_exit="leave") as fleet:
-        watch = fleet.run(**{**ASK, "label": "asked", **more})
+        ask: Any = {**ASK, "label": "asked", **more}
+        watch = fleet.run(**ask)
         await watch.recorded()
         setting.store.crash()
         watch.cancel()
@@ -103,7 +104,8 @@ async def test_many_runs_are_written_together(setting: Setting) -> None:
             await watch.recorded()
         assert len(setting.store) == 300
         assert setting.journal.calls.count("add") == 3
-        assert await fleet.run_many([{"assistant_id": "asst_1", "message": "Hi"}] * 10) == 10
+        asks: Any = [ASK] * 10
+        assert await fleet.run_many(asks) == 10
         assert len(setting.store) > 300
 
 
