@@ -608,8 +608,8 @@ def _check_is_watched(run: object) -> None:
 def _model_alone(model: str | None, **others: str | None) -> str:
     if others.pop("key") is not None and model is not None:
         raise InvalidRequestError(
-            "key= needs assistant_id= and thread_id=: responses cannot be listed, so none could be found by a key. With "
-            "Client(journal=...), a create that a crash cut off is not sent again"
+            "key= needs assistant_id= and thread_id=: responses cannot be listed, so none could be found by a key. "
+            "With Client(journal=...), a create that a crash cut off is not sent again"
         )
     if model is None or any(given is not None for given in others.values()):
         raise InvalidRequestError(

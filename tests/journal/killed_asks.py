@@ -16,9 +16,9 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from asyncruns import Client, Fleet, SQLiteJournal
-from asyncruns.fleet.create_request import CreateRequest
 from asyncruns.testing import Emulator, Fault, Scenario
 from asyncruns.testing.emulator.faults import Operation
 
@@ -88,7 +88,7 @@ async def ask(base_url: str, folder: Path, wire: str, runs: int) -> None:
     ):
         watches = await fleet.resume()
         for label in range(runs):
-            request: CreateRequest = {"message": "Hi", "label": label, "parameters": {"metadata": {"ask": str(label)}}}
+            request: Any = {"message": "Hi", "label": label, "parameters": {"metadata": {"ask": str(label)}}}
             if wire == "responses":
                 request["model"] = "gpt-test"
             else:
