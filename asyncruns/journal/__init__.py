@@ -10,6 +10,7 @@ file_errors   what is wrong with the file, in words
 owner_lock    how processes see whether another one lives
 group_commit  what is called while the thread is busy, put into one transaction
 own_thread    the thread
+sealing       the caller's content, through the caller's codec
 entries       what both journals make of records: JSON, limits, and how a record changes
 
 The interface is `asyncruns.abc.Journal`; what is written down, as values, is in `lifecycle/records.py`.

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from asyncruns.errors import JournalError
 from asyncruns.journal.database import Database
 from asyncruns.journal.own_thread import OwnThread
-from asyncruns.journal.statements import Statement
+from asyncruns.journal.statements import Owned, Statement
+
+T = TypeVar("T")
 
 
 class _Pending(Struct, frozen=True, eq=False):
@@ -60,6 +63,15 @@ class GroupCommit:
                 self._undo(undo)  # cancelled after it was written, before this task went on
                 self._wake()
             raise
+
+    async def read(self, statement: Callable[[Owned], T]) -> T:
+        """Return what a statement returns that only reads. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be read.
+        """
+        self._check_is_here()
+        return await self._loop.run_in_executor(self._thread, self._database.read, statement)
 
     async def close(self) -> None:
         """Write what is pending, and close the database; a forked child leaves it to its parent.
