@@ -15,7 +15,8 @@ from msgspec import Struct
 from asyncruns.errors import JournalError
 from asyncruns.journal.database import Database
 from asyncruns.journal.own_thread import OwnThread
-from asyncruns.journal.statements import Owned, Statement
+from asyncruns.journal.rows import Owned
+from asyncruns.journal.statements import Statement
 
 T = TypeVar("T")
 
