@@ -83,18 +83,25 @@ class Database:
 
     def _run(self, statements: Sequence[Statement]) -> list[Any]:
         try:
-            db = self._begin()
+            return self._in_one(lambda db: [statement(db) for statement in statements])
         except Exception as error:
-            return [error_of(self._path, error, self._timeout) for _ in statements]
-        try:
-            results = [self._attempt(db, statement) for statement in statements]
-            db.connection.execute("COMMIT")
-            self._check_files()
-        except Exception as error:
-            self._roll_back()
             if len(statements) == 1:
                 return [error_of(self._path, error, self._timeout)]
+        try:
+            return self._in_one(lambda db: [self._attempt(db, statement) for statement in statements])
+        except Exception:
             return [result for statement in statements for result in self._run([statement])]
+
+    def _in_one(self, work: Callable[[Owned], list[Any]]) -> list[Any]:
+        """Return what some work returned, in one transaction; undo it if anything is raised."""
+        db = self._begin()
+        try:
+            results = work(db)
+            db.connection.execute("COMMIT")
+            self._check_files()
+        except BaseException:
+            self._roll_back()
+            raise
         return results
 
     def read(self, statement: Callable[[Owned], T]) -> T:

@@ -1,7 +1,8 @@
 """Collects what is called while a transaction is being written, and puts it into the next one.
 
 Most of what a small transaction costs is the wait for the disk and the way to the thread and back, so under load the
-next one waits a little, for more to share it. It belongs to one event loop, and never blocks it; the database is only touched in the thread.
+next one waits a little, for more to share it. It belongs to one event loop, and never blocks it; the database is only
+touched in the thread.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from asyncruns.journal.statements import Statement
 
 T = TypeVar("T")
 
-MOST_PER_S: Final = 50.0  # transactions, in the long run: a call waits at most 20 ms longer
+MOST_PER_S: Final = 25.0  # transactions, in the long run: a call waits at most 40 ms longer
 BURST: Final = 10  # transactions that need not wait
 
 
