@@ -96,6 +96,7 @@ class Database:
         """Return what some work returned, in one transaction; undo it if anything is raised."""
         db = self._begin()
         try:
+            _check_version(self._path, db.connection)  # another process may have migrated it
             results = work(db)
             db.connection.execute("COMMIT")
             self._check_files()
@@ -245,6 +246,11 @@ def _check_is_ours(path: Path, connection: sqlite3.Connection) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application_id != APPLICATION_ID and (tables or version or application_id):
         raise JournalError(f"Journal {path}: this database belongs to another program: give the journal another path")
+    _check_version(path, connection)
+
+
+def _check_version(path: Path, connection: sqlite3.Connection) -> None:
+    version = _version_of(connection)
     if version > VERSION:
         raise JournalError(
             f"Journal {path}: a newer version of asyncruns wrote it: it has schema {version}, and this version knows "
