@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 
 from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting, wake
 from asyncruns.abc import Journal, MultiWireClient, RunClient
-from asyncruns.errors import InvalidRequestError, JournalError
+from asyncruns.errors import APIConnectionError, InvalidRequestError, JournalError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.creates import CreatesRuns, PendingRun
 from asyncruns.fleet.listener import Listener
@@ -31,6 +31,7 @@ from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.resources.new_run import NewRun
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, keeps_open_watches, open_watches_of
@@ -291,7 +292,10 @@ class Hub(Generic[R]):
         if not isinstance(creator, CreatesRuns):
             raise InvalidRequestError(f"It is to be created, and a {type(creator).__name__} creates no runs")
         sender = PermittedTransport(creator, self.runner.permits)
-        new = creator._new_run_again(record.creating or {}, self._settings.with_own(options), sender)
+        if record.creating is None:
+            new = NewRun(creator, _cannot_ask_again)
+        else:
+            new = creator._new_run_again(record.creating, self._settings.with_own(options), sender)
         context = self._current_context()
         ref = RunRef(new.client.dialect.name, ())
         member = self._member_of(new.client, ref, {**options, "label": record.label}, context)
@@ -489,6 +493,14 @@ class Hub(Generic[R]):
             self.task.raise_failure()
         if not self.is_running:
             raise InvalidRequestError(LEFT)
+
+
+async def _cannot_ask_again(guard: CreateGuard) -> Any:
+    begun = guard.recorder is not None and bool(guard.recorder.record.submitting)
+    said = "It may exist" if begun else "Nothing was sent"
+    raise APIConnectionError(
+        f"The codec of the journal has dropped what it takes to ask for the run. {said}; ask for it again", sent=begun
+    )
 
 
 def check_own_options(options: SharedOptions) -> None:

@@ -77,7 +77,7 @@ async def test_a_run_is_written_down_until_it_is_created(setting: Setting) -> No
         assert (created.ref, created.refs, created.creating, created.submitting) == (ref, (ref,), None, ())
         assert created.key == asked.key
         await watch
-        await anyio.sleep(0.1)
+        await anyio.sleep(2.0)
         assert recorded(setting) == []
 
 
@@ -432,3 +432,44 @@ async def test_no_call_begins_before_the_run_is_named(shell: str) -> None:
     assert isinstance(outcome, NeedsCaller)
     assert isinstance(outcome.cause, JournalError)
     assert setting.ran == []
+
+
+# What a codec does
+
+
+class Dropping:
+    def encode(self, content: bytes) -> bytes | None:
+        return None
+
+    def decode(self, content: bytes) -> bytes:
+        return content
+
+
+class Turning:
+    def encode(self, content: bytes) -> bytes | None:
+        return content[::-1]
+
+    def decode(self, content: bytes) -> bytes:
+        return content[::-1]
+
+
+@pytest.mark.parametrize("codec", [Turning(), Dropping()], ids=lambda codec: type(codec).__name__)
+async def test_what_is_asked_for_passes_through_the_codec(tmp_path: Path, setting: Setting, codec: Any) -> None:
+    path = tmp_path / "runs.db"
+    async with (
+        SQLiteJournal(path, codec=codec) as journal,
+        Fleet(setting.client, journal=journal, on_exit="leave") as fleet,
+    ):
+        await fleet.run(**ASK, label=1).recorded()
+    assert b"Hello" not in path.read_bytes()
+    async with SQLiteJournal(path, codec=codec) as journal, Fleet(setting.client, journal=journal) as fleet:
+        (watch,) = await fleet.resume()
+        outcome = await watch
+    if isinstance(codec, Turning):
+        assert isinstance(outcome, Completed)
+        assert outcome.label == 1
+    else:
+        assert "has dropped what it takes to ask for the run" in str(outcome.cause)
+        assert not setting.transport.requests
+    async with SQLiteJournal(path, codec=codec) as journal:
+        assert await journal.read() == []
