@@ -354,13 +354,17 @@ class Journal(ABC):
 
     @abstractmethod
     async def submitting(self, watch: str, calls: Sequence[str]) -> None:
-        """Note that the outputs of the calls with these keys are about to be submitted; or, if none, are not."""
+        """Note that the outputs of the calls with these keys are about to be submitted; or, if none, are not.
+
+        For a run that is not created it notes how far the create has come: see `WatchRecord.submitting`.
+        """
 
     @abstractmethod
     async def moved(self, watch: str, ref: RunRef, at: float) -> None:
         """Note that a submit was accepted, and which run the watch goes on with: the same, or another one.
 
-        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten.
+        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten. Also
+        notes which run was created for the watch: what it took to ask for that is forgotten.
         """
 
     @abstractmethod
@@ -381,6 +385,27 @@ class Journal(ABC):
 
         If the caller is cancelled, what it would have returned is returned to the next one.
         """
+
+
+class Codec(Protocol):
+    """Changes what a journal keeps of its caller's content before it is written: encrypts it, or drops it.
+
+    That is the outputs of calls, labels, and outcomes; each is given as JSON, by itself. Ids, the name of the toolset,
+    and digests of calls are no content, and are written as they are. A journal may call the codec in a thread of its
+    own, one call at a time.
+    """
+
+    def encode(self, content: bytes, /) -> bytes | None:
+        """Return what to write instead; None to write nothing.
+
+        Without its output, a call counts as interrupted after a restart; without its outcome, a watch is polled anew;
+        a label is None then.
+        """
+        ...
+
+    def decode(self, data: bytes, /) -> bytes:
+        """Return the content of what `encode` has returned; raise any exception if that is not possible."""
+        ...
 
 
 class HasId(Protocol):

@@ -21,14 +21,25 @@ from asyncruns._loop import loop_time, wake
 from asyncruns.abc import Journal
 from asyncruns.errors import JournalError, NotOwnerError
 from asyncruns.fleet.member import Member
-from asyncruns.lifecycle import Asked
-from asyncruns.lifecycle.records import WatchRecord
+from asyncruns.lifecycle import Asked, RunRef
+from asyncruns.lifecycle.records import WatchRecord, ref_of
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import Recorder, gone_on_as, hold, let_go, may_be_forgotten, record_of, refused_by
+from asyncruns.watch.recorder import (
+    Recorder,
+    asked_for,
+    gone_on_as,
+    hold,
+    let_go,
+    may_be_forgotten,
+    record_of,
+    refused_by,
+)
 
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long
+DELIVERED_S: Final = 0.25  # one that was delivered is forgotten after at most this long, with others
+CLOCK_S: Final = 0.001
 REWRITE_PAUSES_S: Final = (0.1, 0.5, 2.0, 10.0)  # after writes in a row that failed; the last one repeats
 
 
@@ -37,13 +48,25 @@ class Records:
 
     Args:
         journal: The journal.
+        on_added: Called with each member whose run may be created, since the journal has that it is asked for.
+        on_unwritten: Called with each member whose run may not, and why. It may come again.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        on_added: Callable[[Member], object],
+        on_unwritten: Callable[[Member, JournalError], object],
+    ) -> None:
         self._journal = journal
+        self._on_added, self._on_unwritten = on_added, on_unwritten
         self._to_add: dict[str, Member] = {}
+        self._to_name: dict[str, Member] = {}  # whose runs were created
+        self._keys: dict[RunRef, str] = {}  # of runs that were created for a watch, which has a key of its own then
+        self._refs: dict[str, RunRef] = {}  # the same, by key
         self._finished: dict[str, tuple[float, AnyOutcome[Any]]] = {}  # with the time from which to record it
         self._gone: dict[str, None] = {}  # to be forgotten
+        self._gone_at = math.inf  # when to do that
         self._to_release: dict[str, None] = {}  # to be left to any process that claims them
         self._held: dict[str, Member] = {}  # whose watches the journal has for this fleet, also with outcomes
         self._news: asyncio.Future[None] | None = None
@@ -64,6 +87,13 @@ class Records:
             self._finished.pop(member.recorder.key, None)
             return
         record = record_of(member.ref, member.label)
+        self._add_record(member, replace(record, key=self._keys.get(member.ref, record.key)))
+
+    def add_create(self, member: Member, creating: dict[str, Any]) -> None:
+        """Add the watch of a member whose run is to be created, with what it takes to ask for that again."""
+        self._add_record(member, asked_for(creating, member.label))
+
+    def _add_record(self, member: Member, record: WatchRecord) -> None:
         member.recorder = Recorder(self._journal, record, self.added)
         self._to_add[record.key] = member  # what is to be forgotten of an earlier watch is written before that
         self._to_release.pop(record.key, None)
@@ -75,6 +105,17 @@ class Records:
         """Go on with a watch that the journal has."""
         self._take(record.key, member)
         member.recorder = Recorder(self._journal, record)
+        if record.refs:
+            self._keys[record.refs[0]], self._refs[record.key] = record.key, record.refs[0]
+
+    def created(self, member: Member) -> None:
+        """Note which run was created for a member."""
+        recorder = member.recorder
+        if recorder is not None and not recorder.is_forgotten:
+            recorder.created(member.ref)
+            self._to_name[recorder.key] = member
+            self._keys[member.ref], self._refs[recorder.key] = recorder.key, member.ref
+            wake(self._news)
 
     def claimed(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that was claimed, if its run is watched already, and this was not written yet."""
@@ -100,6 +141,8 @@ class Records:
     def _let_go(self, key: str) -> None:
         if not self._is_leaving:  # otherwise its outcome may still be delivered
             self._held.pop(key, None)
+        if key in self._refs:
+            self._keys.pop(self._refs.pop(key), None)
         let_go(self._journal, key, self)
 
     def _is_current(self, member: Member) -> bool:
@@ -111,7 +154,8 @@ class Records:
     def finished(self, member: Member) -> None:
         """Record the outcome of a member, unless it is delivered before that is written."""
         recorder, outcome = member.recorder, member.outcome
-        if recorder is not None and outcome is not None and self._is_current(member):
+        is_left = recorder is not None and recorder.is_left
+        if recorder is not None and outcome is not None and not is_left and self._is_current(member):
             self._finished.pop(recorder.key, None)  # so that the oldest comes first
             self._finished[recorder.key] = loop_time() + UNDELIVERED_S, outcome
             wake(self._news)
@@ -119,7 +163,8 @@ class Records:
     def delivered(self, member: Member, outcome: AnyOutcome[Any]) -> None:
         """Forget the watch of a member, since its outcome was delivered; not if it was reopened after that."""
         is_last = not member.is_watched and member.outcome is not None and member.outcome.at == outcome.at
-        if is_last and may_be_forgotten(outcome):
+        is_left = member.recorder is not None and member.recorder.is_left
+        if is_last and not is_left and may_be_forgotten(outcome):
             self.forget(member)
 
     def forget(self, member: Member) -> None:
@@ -128,10 +173,13 @@ class Records:
             member.recorder.is_forgotten = True
             key = member.recorder.key
             self._finished.pop(key, None)
+            self._to_name.pop(key, None)
             if self._to_add.pop(key, None) is not None:
                 self._end_try()
+            if not self._gone:
+                self._gone_at = loop_time() + DELIVERED_S
+                wake(self._news)
             self._gone[key] = None
-            wake(self._news)
 
     def leave(self) -> None:
         """Leave the watches, and the outcomes that were not delivered, to any process that claims them."""
@@ -205,9 +253,11 @@ class Records:
     @property
     def _due_at(self) -> float:
         """When there is something to write; infinity if nothing is left."""
-        if self._to_add or self._gone or self._to_release or (self._finished and self._is_leaving):
+        is_waiting = self._to_add or self._to_name or self._to_release
+        if is_waiting or (self._is_leaving and (self._gone or self._finished)):
             return -math.inf
-        return next(iter(self._finished.values()))[0] if self._finished else math.inf
+        recorded_at = next(iter(self._finished.values()))[0] if self._finished else math.inf
+        return min(recorded_at, self._gone_at) if self._gone else recorded_at
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
@@ -219,7 +269,7 @@ class Records:
             finally:
                 if timer is not None:
                     timer.cancel()
-            if self._due_at == due_at < math.inf:
+            if due_at - loop.time() < CLOCK_S:
                 return  # the timer may be early by the clock's resolution
 
     async def run(self) -> None:
@@ -267,6 +317,7 @@ class Records:
         errors = [
             await self._write_gone(),
             await self._write_new(),
+            await self._write_named(),
             await self._write_outcomes(),
             await self._write_released(),
         ]
@@ -295,6 +346,8 @@ class Records:
                 self._gone[key] = None  # the others come first then
             if self._is_over or (key not in self._gone and key not in self._to_add):
                 self._let_go(key)
+        if len(self._gone) < RECORDS_AT_ONCE:
+            self._gone_at = loop_time() + DELIVERED_S
         return error
 
     def _holds(self, key: str) -> bool:
@@ -324,12 +377,34 @@ class Records:
         for key, member in adding.items():
             if key not in written and self._to_add.get(key) is member:
                 self._to_add[key] = self._to_add.pop(key)
+                if error is not None and not member.ref.ids:
+                    self._on_unwritten(member, error)
         return error
+
+    async def _write_named(self) -> JournalError | None:
+        naming = {key: self._to_name[key] for key in _some(self._to_name)}
+        recorders = [member.recorder for member in naming.values() if member.recorder is not None]
+        results = await asyncio.gather(*(recorder.named() for recorder in recorders), return_exceptions=True)
+        failure = None
+        for (key, member), error in zip(naming.items(), results, strict=True):
+            if isinstance(error, BaseException) and not isinstance(error, JournalError):
+                raise error
+            if self._to_name.get(key) is not member:
+                continue
+            if isinstance(error, NotOwnerError):
+                self.forget(member)  # the run has another watch
+                member.receive_safely(refused_by(error, Asked.POLL))
+            elif error is None:
+                del self._to_name[key]
+            else:
+                self._to_name[key] = self._to_name.pop(key)
+                failure = failure or error
+        return failure
 
     async def _write_outcomes(self) -> JournalError | None:
         now = loop_time() + (math.inf if self._is_leaving else 0.1)
         due = {key: self._finished[key] for key in _some(self._finished) if self._finished[key][0] <= now}
-        outcomes = {key: outcome for key, (_, outcome) in due.items() if key not in self._to_add}
+        outcomes = {key: outcome for key, (_, outcome) in due.items() if not self._is_unwritten(key)}
         written, error = await self._each(
             outcomes, lambda keys: self._journal.finished({key: outcomes[key].to_dict() for key in keys})
         )
@@ -341,12 +416,15 @@ class Records:
         return error
 
     async def _write_released(self) -> JournalError | None:
-        released = [key for key in _some(self._to_release) if key not in self._to_add and key not in self._finished]
+        released = [key for key in _some(self._to_release) if not self._is_unwritten(key) and key not in self._finished]
         written, error = await self._each(released, self._journal.release)
         for key in written:
             self._to_release.pop(key, None)
             self._let_go(key)
         return error
+
+    def _is_unwritten(self, key: str) -> bool:
+        return key in self._to_add or key in self._to_name
 
     async def _add(self, members: dict[str, Member]) -> None:
         recorders = [member.recorder for member in members.values() if member.recorder is not None]
@@ -370,14 +448,18 @@ class Records:
             self._refused.pop(key, None)
             if self._to_add.get(key) is not member:
                 continue
-            if record.ref != recorder.record.ref:
+            if record.ref not in (None, recorder.record.ref):
                 if self._held.get(key) is member:  # not if `resume` has taken it up meanwhile
                     del self._held[key]
                     self._to_release[key] = None
-                self._refuse(key, member, gone_on_as(recorder.record.ref, record.ref))
+                self._refuse(key, member, gone_on_as(member.ref, ref_of(record)))
                 continue
             del self._to_add[key]
             recorder.go_on_from(record)
+            if record.ref is None and member.ref.ids:
+                self.created(member)
+            elif record.ref is None:
+                self._on_added(member)
 
     async def _earlier_of(self, member: Member) -> WatchRecord | None:
         """Return what the journal has of an earlier watch of this fleet, which has finished with the same run."""
@@ -393,7 +475,10 @@ class Records:
         if self._to_add.get(key) is member:
             del self._to_add[key]
             self._refused[key] = error
-            member.receive_safely(refused_by(error, Asked.POLL))
+            if member.ref.ids:
+                member.receive_safely(refused_by(error, Asked.POLL))
+            else:
+                self._on_unwritten(member, error)
 
     async def _each(
         self, keys: Iterable[str], write: Callable[[list[str]], Awaitable[object]]

@@ -15,6 +15,10 @@ from asyncruns.wire.plain import is_plain
 
 MAX_OUTPUT_BYTES: Final = 10_000_000
 _DECODER: Final = msgspec.json.Decoder(WatchRecord)
+_NO_CONTENT: Final[dict[str, Any]] = {
+    "label": None,
+    "creating": None,
+}  # the fields of a record that are content of the caller's
 
 
 def as_json(key: str, what: str, value: object) -> bytes:
@@ -32,25 +36,43 @@ def as_json(key: str, what: str, value: object) -> bytes:
 
 
 def packed(record: WatchRecord) -> bytes:
-    """Return a record as JSON, without its calls and its outcome.
+    """Return a record as JSON, without its calls, its outcome and its content.
 
     Raises:
-        JournalError: Its label is not JSON.
+        JournalError: It cannot be written as JSON.
     """
-    if record.label is not None:
-        as_json(record.key, "label", record.label)
-    return _encoded(record.key, replace(record, calls=(), outcome=None, owner=""))
+    return _encoded(record.key, replace(record, calls=(), outcome=None, owner="", **_NO_CONTENT))
 
 
-def unpacked(key: str, data: bytes, calls: Iterable[CallRecord] = (), outcome: bytes | None = None) -> WatchRecord:
-    """Return the record of some JSON, with its calls and its outcome.
+def content_of(record: WatchRecord) -> bytes | None:
+    """Return the content of the caller's that a record has, as JSON; None if it has none.
+
+    Raises:
+        JournalError: It is no plain JSON.
+    """
+    content = {name: value for name in _NO_CONTENT if (value := getattr(record, name)) is not None}
+    for name, value in content.items():
+        as_json(record.key, name, value)
+    return _encoded(record.key, content) if content else None
+
+
+def unpacked(
+    key: str,
+    data: bytes,
+    calls: Iterable[CallRecord] = (),
+    outcome: bytes | None = None,
+    content: bytes | None = None,
+) -> WatchRecord:
+    """Return the record of some JSON, with its calls, its outcome and its content.
 
     Raises:
         JournalError: The JSON is not that of a record.
     """
     try:
         told = None if outcome is None else msgspec.json.decode(outcome, type=dict[str, Any])
-        return replace(_DECODER.decode(data), calls=tuple(calls), outcome=told)
+        more = {} if content is None else msgspec.json.decode(content, type=dict[str, Any])
+        more = {name: value for name, value in more.items() if name in _NO_CONTENT}
+        return replace(_DECODER.decode(data), calls=tuple(calls), outcome=told, **more)
     except msgspec.MsgspecError as error:
         raise unreadable(key, error) from error
 
@@ -65,10 +87,17 @@ def run_texts(*refs: RunRef) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
+def refs_of(record: WatchRecord) -> tuple[RunRef, ...]:
+    """Return the refs of all runs of a watch, perhaps repeated; none before its run is created."""
+    return record.refs if record.ref is None else (record.ref, *record.refs)
+
+
 def moved_to(record: WatchRecord, ref: RunRef) -> WatchRecord:
-    """Return a record after a submit was accepted, with the run that the watch goes on with."""
-    refs = record.refs or (record.ref,)
-    return replace(record, ref=ref, refs=refs if ref == refs[-1] else (*refs, ref), submitting=())
+    """Return a record after a submit was accepted, or its run was created, with the run that the watch goes on with."""
+    refs = record.refs or refs_of(record)
+    return replace(
+        record, ref=ref, refs=refs if refs and ref == refs[-1] else (*refs, ref), submitting=(), creating=None
+    )
 
 
 def accepted(calls: Iterable[CallRecord], at: float) -> list[CallRecord]:

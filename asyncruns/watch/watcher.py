@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, Unpack, overload
@@ -44,7 +44,7 @@ from asyncruns.watch.observers import OBSERVER_OPTIONS, E, Ended, Feed, calls_fo
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
-from asyncruns.watch.recorder import Recorder, begin_to_record, check_label
+from asyncruns.watch.recorder import Recorder, begin_as_created, begin_to_record, check_label
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.watch.subscribers import Subscribed, Subscribers
 from asyncruns.wire.plain import Held
@@ -274,9 +274,15 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     async def _begin_to_record(self, journal: Journal) -> None:
         try:
-            self._recorder = await begin_to_record(
-                journal, self.ref, self._label, lambda recorder: _settle_later(recorder, self._client, None, None)
-            )
+            if self._recorder is None:
+                self._recorder = await begin_to_record(
+                    journal,
+                    self.ref,
+                    self._label,
+                    lambda recorder: settle_later(recorder.settled(None, None), self._client),
+                )
+            else:
+                await begin_as_created(self._recorder)
         except BaseException as error:
             if self._following is not None:
                 await self._following.close()
@@ -648,26 +654,25 @@ async def outcome_of_watch(watcher: RunWatcher[R]) -> AnyOutcome[R]:
         return delivered
     finally:
         if watcher._recorder is not None:
-            _settle_later(watcher._recorder, watcher._client, delivered, watcher.outcome)
+            settle_later(watcher._recorder.settled(delivered, watcher.outcome), watcher._client)
 
 
 _SETTLING: Final[set[asyncio.Task[None]]] = set()
 
 
-def _settle_later(
-    recorder: Recorder, client: RunClient[Any], delivered: AnyOutcome[Any] | None, outcome: AnyOutcome[Any] | None
-) -> None:
+def settle_later(settling: Coroutine[Any, Any, None], client: RunClient[Any]) -> None:
+    """Write in the background what became of a single watch; closing the client waits for it."""
     watches = open_watches_of(client)
     known = watches.add()
     known.leave_by(loop_time() + LEAVING_GRACE_S)
 
     async def settle() -> None:
         try:
-            await recorder.settled(delivered, outcome)
+            await settling
         finally:
             watches.remove(known)
 
-    task = asyncio.create_task(settle(), name=f"asyncruns journal {recorder.key}")
+    task = asyncio.create_task(settle(), name="asyncruns journal")
     _SETTLING.add(task)  # the loop keeps only a weak reference
     task.add_done_callback(_SETTLING.discard)
 

@@ -18,7 +18,7 @@ import pytest
 
 from asyncruns import ConfigurationError, JournalError, NotOwnerError, RunRef, SQLiteJournal
 from asyncruns.journal.database import Database
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, ref_of
 
 WATCH = WatchRecord(key="w", ref=RunRef("thread_run", ("thread_1", "run_1")))
 OTHER = WatchRecord(key="v", ref=RunRef("thread_run", ("thread_1", "run_2")))
@@ -155,7 +155,7 @@ async def test_a_record_that_cannot_be_read_is_named_and_can_be_forgotten(path: 
         await journal.add([WATCH])
         run_sql(path, "UPDATE watches SET record = '{'")
         with pytest.raises(JournalError, match=r"Watch 'w' cannot be read.*Forget it with delivered\(\['w'\]\)"):
-            await journal.moved("w", WATCH.ref, 1.0)
+            await journal.moved("w", ref_of(WATCH), 1.0)
         await journal.delivered(["w"])
         assert await journal.claim() == []
 
@@ -307,7 +307,7 @@ async def test_half_of_a_surrogate_pair_in_an_output_becomes_a_question_mark(pat
 
 
 def test_a_file_may_be_created_by_another_process_while_it_is_checked(path: Path) -> None:
-    other = Database(path, 0.05)
+    other = Database(path, 0.05, None, 3600.0)
 
     class Interrupted(Database):
         def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -320,7 +320,7 @@ def test_a_file_may_be_created_by_another_process_while_it_is_checked(path: Path
             connection.set_trace_callback(before)
             super()._prepare(connection)
 
-    database = Interrupted(path, 0.05)
+    database = Interrupted(path, 0.05, None, 3600.0)
     database.open()
     database.close()
     other.close()
