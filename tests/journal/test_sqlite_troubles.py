@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worlds import ROUNDS
@@ -133,6 +134,6 @@ class World:
             self.ran.append(to)
             return f"paid {to}"
 
-    async def run(self, assistant_id: str) -> object:
+    async def run(self, assistant_id: str) -> Any:
         thread = await self.client.threads.create(messages=[{"role": "user", "content": "Pay"}])
         return await self.client.threads.runs.create(thread.id, assistant_id=assistant_id)
