@@ -285,17 +285,19 @@ class Fleet(AsyncOnly, Generic[R]):
         if records is None:
             raise InvalidRequestError("This fleet has no journal to resume from: Fleet(client, journal=...)")
         watches: list[Watch[Any]] = []
-        with self._hub.adding(), records.resuming(await records.claim()) as claimed:
-            for record in claimed:
-                own: SharedOptions = options
-                if context_factory is not None:
-                    own = {**options, "context": context_factory(record.ref, record.label)}
-                try:
-                    watches.append(Watch(self._hub, *self._hub.resume(record, own)))
-                except InvalidRequestError as error:
-                    warn_of_unresumed(FLEET_LOG, record.ref, error)
-                if len(watches) % ADDED_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+        with self._hub.adding():
+            async with records.resuming(await records.claim()) as claimed:
+                for record in claimed:
+                    self._hub.check_goes_on()
+                    own: SharedOptions = options
+                    if context_factory is not None:
+                        own = {**options, "context": context_factory(record.ref, record.label)}
+                    try:
+                        watches.append(Watch(self._hub, *self._hub.resume(record, own)))
+                    except InvalidRequestError as error:
+                        warn_of_unresumed(FLEET_LOG, record.ref, error)
+                    if len(watches) % ADDED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
         return watches
 
     async def add_many(
@@ -539,6 +541,7 @@ class Fleet(AsyncOnly, Generic[R]):
         async with contextlib.aclosing(self._hub.outcomes.read(self._hub.goes_on)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
+        await self._hub.write_delivered()
         if self._hub.task.is_done:
             self._hub.task.raise_failure()
 

@@ -276,6 +276,8 @@ class Hub(Generic[R]):
         is_new = member is None
         if member is None:
             member = self._member_of(client, ref, {**options, "label": record.label}, context)
+        elif not member.is_recorded:
+            raise InvalidRequestError("This fleet watches it with observe_only: cancel that watch first")
         listener = self._listener_of(options, context, None)
         member.add_listener(listener)
         if is_new:
@@ -292,10 +294,14 @@ class Hub(Generic[R]):
     async def acknowledge(self, member: Member) -> None:
         """Note that the outcome of a member was delivered; after the fleet was left, write that at once."""
         self.outcomes.delivered(member)
+        await self.write_delivered()
+
+    async def write_delivered(self) -> None:
+        """Write which outcomes were delivered, if the fleet was left, so that nothing else does. Safe to cancel."""
         records = self.runner.records
         if records is not None and self.task.is_done:
             with contextlib.suppress(JournalError):  # it is delivered again then
-                await records.write()
+                await records.write_delivered()
 
     def _add_stream(
         self, stream: EventStream[Any, Any], ids: Mapping[str, str], client: RunClient[Any], options: SharedOptions

@@ -87,10 +87,14 @@ class Outcomes(Generic[R]):
             self._unread.discard_oldest()
         self.wake_all()
 
-    def delivered(self, member: Member) -> None:
-        """Note that the outcome of a watch was delivered to a caller."""
+    def handed_over(self, member: Member) -> None:
+        """Note that a caller gets the outcome of a watch now, so that a later reader does not."""
         if not self._readers:
             self._unread.pop(member, None)
+
+    def delivered(self, member: Member) -> None:
+        """Note that the outcome of a watch was delivered to a caller."""
+        self.handed_over(member)
         if member.outcome is not None:
             self._acknowledge(member, member.outcome)
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wake
 from asyncruns.abc import Journal
@@ -23,7 +25,7 @@ from asyncruns.lifecycle import Asked
 from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import Recorder, hold, let_go, may_be_forgotten, record_of, refused_by
+from asyncruns.watch.recorder import Recorder, gone_on_as, hold, let_go, may_be_forgotten, record_of, refused_by
 
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long
@@ -46,8 +48,7 @@ class Records:
         self._gone: dict[str, None] = {}  # to be forgotten
         self._gone_at = math.inf  # when to do that
         self._to_release: dict[str, None] = {}  # to be left to any process that claims them
-        self._held: set[str] = set()  # what this fleet watches, or has outcomes of
-        self._open: set[str] = set()  # those of them whose watches have not finished for good
+        self._held: dict[str, Member] = {}  # whose watches the journal has for this fleet, also with outcomes
         self._news: asyncio.Future[None] | None = None
         self._new_watch: asyncio.Future[None] | None = None  # cuts a pause short
         self._tries: list[asyncio.Future[None]] = []  # each is waited for by a caller, until the next try has ended
@@ -59,13 +60,15 @@ class Records:
     # What happens to watches. None of this waits.
 
     def add(self, member: Member) -> None:
-        """Add the watch of a member, if it is to be recorded."""
+        """Add the watch of a member, if it is to be recorded; one that the journal still has goes on there."""
         if not member.is_recorded:
+            return
+        if member.recorder is not None and self._is_current(member):
+            self._finished.pop(member.recorder.key, None)
             return
         record = record_of(member.ref, member.label)
         member.recorder = Recorder(self._journal, record, self.added)
         self._to_add[record.key] = member  # what is to be forgotten of an earlier watch is written before that
-        self._open.add(record.key)
         self._to_release.pop(record.key, None)
         self._refused.pop(record.key, None)
         wake(self._news)
@@ -73,8 +76,8 @@ class Records:
 
     def take_up(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that the journal has."""
+        self._take(record.key, member)
         member.recorder = Recorder(self._journal, record)
-        self._take(record.key)
 
     def claimed(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that was claimed, if its run is watched already, and this was not written yet."""
@@ -82,59 +85,67 @@ class Records:
         if recorder is None or self._to_add.get(recorder.key) is not member:
             return
         del self._to_add[recorder.key]
-        self._open.discard(recorder.key)
         recorder.go_on_from(record)
         member.resume(record.refs)
-        self._take(record.key)
+        self._take(record.key, member)
         self._end_try()
 
-    def _take(self, key: str) -> None:
+    def reopened(self, member: Member) -> None:
+        """Add the watch of a member again that was forgotten when its outcome was delivered, and was reopened."""
+        if member.recorder is not None and member.recorder.is_forgotten and not self._is_leaving:
+            self.add(member)
+
+    def _take(self, key: str, member: Member) -> None:
         hold(self._journal, key, self)
-        self._held.add(key)
-        self._open.add(key)
+        self._held[key] = member
         self._to_release.pop(key, None)
 
     def _let_go(self, key: str) -> None:
-        self._held.discard(key)
+        if not self._is_leaving:  # otherwise its outcome may still be delivered
+            self._held.pop(key, None)
         let_go(self._journal, key, self)
+
+    def _is_current(self, member: Member) -> bool:
+        """Return whether the record of a member is its own: not forgotten, nor that of a later watch of the run."""
+        if member.recorder is None or member.recorder.is_forgotten:
+            return False
+        return (self._to_add.get(member.recorder.key) or self._held.get(member.recorder.key)) is member
 
     def finished(self, member: Member) -> None:
         """Record the outcome of a member, unless it is delivered before that is written."""
         recorder, outcome = member.recorder, member.outcome
-        if recorder is not None and outcome is not None and not recorder.is_forgotten:
-            if may_be_forgotten(outcome):
-                self._open.discard(recorder.key)
+        if recorder is not None and outcome is not None and self._is_current(member):
             self._finished.pop(recorder.key, None)  # so that the oldest comes first
             self._finished[recorder.key] = loop_time() + UNDELIVERED_S, outcome
             wake(self._news)
 
     def delivered(self, member: Member, outcome: AnyOutcome[Any]) -> None:
-        """Forget the watch of a member, since its outcome was delivered."""
-        if may_be_forgotten(outcome):
+        """Forget the watch of a member, since its outcome was delivered; not if it was reopened after that."""
+        is_last = not member.is_watched and member.outcome is not None and member.outcome.at == outcome.at
+        if is_last and may_be_forgotten(outcome):
             self.forget(member)
 
     def forget(self, member: Member) -> None:
-        """Forget the watch of a member."""
-        if member.recorder is not None:
+        """Forget the watch of a member, unless a later watch of its run has taken its place."""
+        if member.recorder is not None and self._is_current(member):
             member.recorder.is_forgotten = True
             key = member.recorder.key
             self._finished.pop(key, None)
-            if self._to_add.get(key) is member:
-                del self._to_add[key]
+            if self._to_add.pop(key, None) is not None:
                 self._end_try()
-            self._open.discard(key)
             if not self._gone:
                 self._gone_at = loop_time() + DELIVERED_S
                 wake(self._news)
             self._gone[key] = None
 
     def leave(self) -> None:
-        """Leave the watches that have not finished to any process that claims them."""
-        self._to_release.update(dict.fromkeys(sorted(self._open - self._gone.keys())))
+        """Leave the watches, and the outcomes that were not delivered, to any process that claims them."""
+        self._is_leaving = True
+        self._to_release.update(dict.fromkeys(key for key in (*self._held, *self._to_add) if key not in self._gone))
         wake(self._news)
 
-    @contextlib.contextmanager
-    def resuming(self, records: list[WatchRecord]) -> Iterator[list[WatchRecord]]:
+    @contextlib.asynccontextmanager
+    async def resuming(self, records: list[WatchRecord]) -> AsyncIterator[list[WatchRecord]]:
         """Take these watches up; those that were not taken up in the end are left to others."""
         try:
             yield records
@@ -142,6 +153,8 @@ class Records:
             others = (record.key for record in records if record.key not in self._held)
             self._to_release.update(dict.fromkeys(others))
             wake(self._news)
+            if self._is_over:  # the fleet was left in the meantime
+                await self._write_released()
 
     # Waiting
 
@@ -172,17 +185,18 @@ class Records:
     async def all_added(self) -> None:
         """Wait until the journal has all watches that were added. Safe to cancel.
 
+        One of a run that another process watches is not added: its outcome says so.
+
         Raises:
             JournalError: Some could not be written now; this is tried again.
         """
         for key in list(self._to_add):
             if key in self._to_add:
-                await self.added(key)
+                with contextlib.suppress(NotOwnerError):
+                    await self.added(key)
 
     async def written(self) -> None:
         """Wait until nothing is left to write, since the fleet is being left. Safe to cancel."""
-        self._is_leaving = True
-        wake(self._news)
         while self._due_at < math.inf:
             await self._next_try()
 
@@ -220,7 +234,8 @@ class Records:
             await self._run()
         finally:
             self._is_over = True
-            for key in list(self._held):
+            self._is_leaving = True
+            for key in self._held:
                 self._let_go(key)
             self._end_try()
 
@@ -265,25 +280,51 @@ class Records:
         if failures:
             raise failures[0]
 
+    async def write_delivered(self) -> None:
+        """Forget the watches whose outcomes were delivered after the fleet was left. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be written.
+        """
+        while self._gone:
+            error = await self._write_gone()
+            if error is not None:
+                raise error
+
     async def _write_gone(self) -> JournalError | None:
         gone = _some(self._gone)
-        written, error = await self._each(gone, self._journal.delivered)
+        ours = [key for key in gone if self._holds(key)]  # the others are watched by something else by now
+        written, error = await self._each(ours, self._forgotten)
         for key in gone:
             self._gone.pop(key, None)
-            if key not in written:
+            if key in ours and key not in written:
                 self._gone[key] = None  # the others come first then
-            elif key not in self._to_add:
+            if self._is_over or (key not in self._gone and key not in self._to_add):
                 self._let_go(key)
         if len(self._gone) < RECORDS_AT_ONCE:
             self._gone_at = loop_time() + DELIVERED_S
         return error
 
+    def _holds(self, key: str) -> bool:
+        with contextlib.suppress(NotOwnerError):
+            hold(self._journal, key, self)
+            return True
+        return False
+
+    async def _forgotten(self, keys: list[str]) -> None:
+        if self._is_leaving:  # they may have been left to others
+            await self._journal.claim(keys)
+        await self._journal.delivered(keys)
+
     async def _write_new(self) -> JournalError | None:
-        adding = {key: self._to_add[key] for key in _some(self._to_add)}
+        adding = {key: self._to_add[key] for key in _some(key for key in self._to_add if key not in self._gone)}
         for key, member in list(adding.items()):
+            other = self._held.get(key)
             try:
+                if other is not None and other is not member and other.is_watched:
+                    raise gone_on_as(member.ref, other.ref)
                 hold(self._journal, key, self)
-                self._held.add(key)
+                self._held[key] = member
             except NotOwnerError as not_ours:
                 self._refuse(key, member, not_ours)
                 del adding[key]
@@ -322,7 +363,12 @@ class Records:
         except NotOwnerError as error:
             if len(members) == 1:
                 for key, member in members.items():
-                    self._let_go(key)
+                    record = await self._earlier_of(member)
+                    if self._held.get(key) is member:
+                        self._let_go(key)
+                    if record is not None:
+                        self.claimed(member, record)
+                        return
                     self._refuse(key, member, error)
             raise
         except JournalError as error:
@@ -330,14 +376,30 @@ class Records:
             raise
         for (key, member), recorder, record in zip(members.items(), recorders, added, strict=True):
             self._refused.pop(key, None)
-            if self._to_add.get(key) is member:
-                del self._to_add[key]
-                recorder.go_on_from(record)
+            if self._to_add.get(key) is not member:
+                continue
+            if record.ref != recorder.record.ref:
+                if self._held.get(key) is member:  # not if `resume` has taken it up meanwhile
+                    del self._held[key]
+                    self._to_release[key] = None
+                self._refuse(key, member, gone_on_as(recorder.record.ref, record.ref))
+                continue
+            del self._to_add[key]
+            recorder.go_on_from(record)
+
+    async def _earlier_of(self, member: Member) -> WatchRecord | None:
+        """Return what the journal has of an earlier watch of this fleet, which has finished with the same run."""
+        found = (key for key, other in self._held.items() if other.ref == member.ref and not other.is_watched)
+        key = next(found, None)
+        if key is not None and member.recorder is not None:
+            with contextlib.suppress(NotOwnerError):
+                (record,) = await self._journal.add([replace(member.recorder.record, key=key)])
+                return record
+        return None
 
     def _refuse(self, key: str, member: Member, error: NotOwnerError) -> None:
         if self._to_add.get(key) is member:
             del self._to_add[key]
-            self._open.discard(key)
             self._refused[key] = error
             member.receive_safely(refused_by(error, Asked.POLL))
 

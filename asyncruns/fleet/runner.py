@@ -471,6 +471,8 @@ class Runner(Host[Member]):
         self.roster.take_up(member)
         self.progress.changed(None, member.machine.counts)
         self.collectives.join(member, None)
+        if self.records is not None:
+            self.records.reopened(member)
         self._on_end(member)
 
     # Leaving

@@ -114,9 +114,10 @@ class Watch(AsyncOnly, Generic[R]):
         with self._hub.reading(self._listener), feed.reader():
             while event := await self._next_event(feed):
                 if isinstance(event, Ended):
-                    self._hub.outcomes.delivered(self._member)
+                    self._hub.outcomes.handed_over(self._member)
                 yield event
                 if isinstance(event, Ended):
+                    self._hub.outcomes.delivered(self._member)  # the reader has come back
                     return
 
     async def _next_event(self, feed: Feed[R]) -> Notice | Ended[R] | None:
@@ -146,8 +147,10 @@ class Watch(AsyncOnly, Generic[R]):
             async with contextlib.aclosing(subscribers.read(self._ended_with)) as events:
                 async for event in events:
                     if isinstance(event, Ended):
-                        self._hub.outcomes.delivered(self._member)
+                        self._hub.outcomes.handed_over(self._member)
                     yield event
+                    if isinstance(event, Ended):
+                        self._hub.outcomes.delivered(self._member)
 
     def _stamped(self, event: E) -> E:
         return self._member.stamped(event)

@@ -6,6 +6,7 @@ what a journal raised, other than a JournalError, and never decide what becomes 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
@@ -114,6 +115,7 @@ class Recorder:
         "_lost",
         "_moved_to",
         "_to_submit",
+        "_written",
         "is_forgotten",
         "record",
     )
@@ -123,7 +125,7 @@ class Recorder:
     ) -> None:
         self._journal = journal
         self._added = added
-        self._to_submit: tuple[str, ...] = ()
+        self._to_submit: dict[str, tuple[Call, str]] = {}
         self._moved_to: tuple[RunRef, float] | None = (
             None  # after a submit that was accepted, which could not be written
         )
@@ -136,6 +138,7 @@ class Recorder:
         self._lost = record.submitting
         self._calls_left = _open_calls_in(record.outcome)
         self._claimed = {call.key: call for call in record.calls}  # begun before this watch, until the next submit
+        self._written = {call.key for call in record.calls if call.output is not None}
 
     @property
     def key(self) -> str:
@@ -150,6 +153,9 @@ class Recorder:
             NotOwnerError: Another process watches the run.
         """
         (record,) = await self._write(lambda: self._journal.add([self.record]))
+        if record.ref != self.record.ref:
+            await self._try(lambda: self._journal.release([self.key]), "that a watch is not gone on with")
+            raise gone_on_as(self.record.ref, record.ref)
         self.go_on_from(record)
 
     async def begin(self, calls: Iterable[Call]) -> Mapping[str, CallRecord]:
@@ -192,14 +198,11 @@ class Recorder:
 
     async def answered(self, answers: Answers, *, failed: bool) -> None:
         """Record the outputs of calls. A failure is logged: the outputs are sent nevertheless. Safe to cancel."""
-        records = [
-            CallRecord(key=key_of_call(call), call_id=call.id, output=output, failed=failed) for call, output in answers
-        ]
-        await self._try(lambda: self._journal.answered(self.key, records), "the outputs of calls")
+        await self._record([_record_of(call, output, failed=failed) for call, output in answers])
 
     def will_submit(self, answers: Answers) -> None:
         """Note which outputs the next submit has."""
-        self._to_submit = tuple(key_of_call(call) for call, _ in answers)
+        self._to_submit = {key_of_call(call): (call, output) for call, output in answers}
 
     async def submit(
         self, send: Callable[[], Awaitable[Observed | Refused]], *, may_be_lost: bool
@@ -220,12 +223,13 @@ class Recorder:
             return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), Asked.SUBMIT)
         try:
             await self._write_move()
-            await self._write(lambda: self._journal.submitting(self.key, self._to_submit))
+            await self._record([_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - self._written])
+            await self._write(lambda: self._journal.submitting(self.key, tuple(self._to_submit)))
         except JournalError as error:
             return refused_by(error, Asked.SUBMIT)
         event = await send()
         if isinstance(event, Observed):
-            self._claimed = {}
+            self._claimed, self._written = {}, set()
             self._moved_to = event.snapshot.ref or self.record.ref, wall_time()
             await self._try(self._write_move, "that a submit was accepted")
         elif not event.refusal.kind.may_have_acted:
@@ -244,11 +248,18 @@ class Recorder:
             await self._write(lambda: self._journal.moved(self.key, *moved))
             self._moved_to = None
 
-    async def settled(self, outcome: AnyOutcome[Any] | None) -> None:
-        """Note that a single watch was left: forget it, if its caller has this outcome, else leave it to `resume`."""
+    async def settled(self, delivered: AnyOutcome[Any] | None, outcome: AnyOutcome[Any] | None) -> None:
+        """Note that a single watch was left: forget it, or leave it to `resume`, with its outcome if there is one.
+
+        Args:
+            delivered: The outcome that its caller has; None for none.
+            outcome: How it finished; None if it did not.
+        """
         try:
-            if outcome is not None:
-                await self.delivered(outcome)
+            if delivered is not None:
+                await self.delivered(delivered)
+            if not self.is_forgotten and outcome is not None and outcome.reason is not Reason.TAKEN_OVER:
+                await self._try(lambda: self._journal.finished({self.key: outcome.to_dict()}), "an outcome")
             if not self.is_forgotten:
                 with contextlib.suppress(NotOwnerError):
                     await self._write(lambda: self._journal.release([self.key]))
@@ -257,12 +268,18 @@ class Recorder:
         finally:
             let_go(self._journal, self.key, self)
 
-    async def _try(self, write: Callable[[], Awaitable[object]], what: str) -> None:
+    async def _record(self, outputs: list[CallRecord]) -> None:
+        if outputs and await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls"):
+            self._written.update(output.key for output in outputs)
+
+    async def _try(self, write: Callable[[], Awaitable[object]], what: str) -> bool:
         try:
             await self._write(write)
         except JournalError as error:
             if not self.is_forgotten or not isinstance(error, NotOwnerError):
                 log_unwritten(WATCH_LOG, self.record.ref, what, error)
+            return False
+        return True
 
     async def _write(self, write: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -276,8 +293,12 @@ class Recorder:
             raise JournalError(f"The journal raised a {type(error).__name__}: {error}") from error
 
 
-async def begin_to_record(journal: Journal, ref: RunRef, label: object) -> Recorder:
-    """Add a single watch of a run to a journal, and return what records it. Safe to cancel.
+async def begin_to_record(
+    journal: Journal, ref: RunRef, label: object, settle: Callable[[Recorder], object]
+) -> Recorder:
+    """Add a single watch of a run to a journal, and return what records it.
+
+    Safe to cancel: `settle` is called then, to leave what may have been written to `resume`.
 
     Raises:
         JournalError: It could not be written.
@@ -288,6 +309,9 @@ async def begin_to_record(journal: Journal, ref: RunRef, label: object) -> Recor
         hold(journal, recorder.key, recorder)
         try:
             await recorder.add()
+        except asyncio.CancelledError:
+            settle(recorder)
+            raise
         except BaseException:
             let_go(journal, recorder.key, recorder)
             raise
@@ -296,9 +320,20 @@ async def begin_to_record(journal: Journal, ref: RunRef, label: object) -> Recor
     return recorder
 
 
+def _record_of(call: Call, output: str, *, failed: bool = False) -> CallRecord:
+    return CallRecord(key=key_of_call(call), call_id=call.id, output=output, failed=failed)
+
+
 def record_of(ref: RunRef, label: object) -> WatchRecord:
     """Return what a journal holds of a watch that begins."""
     return WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label, created_at=wall_time())
+
+
+def gone_on_as(ref: RunRef, newer: RunRef) -> NotOwnerError:
+    """Return the error for a run that goes on as a newer one, according to the journal."""
+    return NotOwnerError(
+        f"The run {ref} goes on as {newer} in the journal, and its calls would run twice: fleet.resume() watches that"
+    )
 
 
 def may_be_forgotten(outcome: AnyOutcome[Any]) -> bool:

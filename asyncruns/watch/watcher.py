@@ -274,7 +274,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     async def _begin_to_record(self, journal: Journal) -> None:
         try:
-            self._recorder = await begin_to_record(journal, self.ref, self._label)
+            self._recorder = await begin_to_record(
+                journal, self.ref, self._label, lambda recorder: _settle_later(recorder, self._client, None, None)
+            )
         except BaseException as error:
             if self._following is not None:
                 await self._following.close()
@@ -330,7 +332,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 if self._following is not None:
                     await self._following.close()
                 if self._recorder is not None and not self._settles_late:
-                    await self._recorder.settled(self._delivered)
+                    await self._recorder.settled(self._delivered, self.outcome)
             if self.outcome is not None and self.outcome.refs != self._engine.refs:
                 # The answer to a submit arrived after the end: it created a follow-up, which has a ref of its own.
                 self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
@@ -646,20 +648,22 @@ async def outcome_of_watch(watcher: RunWatcher[R]) -> AnyOutcome[R]:
         return delivered
     finally:
         if watcher._recorder is not None:
-            _settle_later(watcher._recorder, watcher._client, delivered)
+            _settle_later(watcher._recorder, watcher._client, delivered, watcher.outcome)
 
 
 _SETTLING: Final[set[asyncio.Task[None]]] = set()
 
 
-def _settle_later(recorder: Recorder, client: RunClient[Any], outcome: AnyOutcome[Any] | None) -> None:
+def _settle_later(
+    recorder: Recorder, client: RunClient[Any], delivered: AnyOutcome[Any] | None, outcome: AnyOutcome[Any] | None
+) -> None:
     watches = open_watches_of(client)
     known = watches.add()
     known.leave_by(loop_time() + LEAVING_GRACE_S)
 
     async def settle() -> None:
         try:
-            await recorder.settled(outcome)
+            await recorder.settled(delivered, outcome)
         finally:
             watches.remove(known)
 

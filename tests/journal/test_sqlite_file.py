@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from asyncruns import ConfigurationError, JournalError, NotOwnerError, RunRef, SQLiteJournal
+from asyncruns.journal.database import Database
 from asyncruns.lifecycle.records import CallRecord, WatchRecord
 
 WATCH = WatchRecord(key="w", ref=RunRef("thread_run", ("thread_1", "run_1")))
@@ -302,6 +304,26 @@ async def test_half_of_a_surrogate_pair_in_an_output_becomes_a_question_mark(pat
         await journal.add([WATCH])
         await journal.answered("w", [CallRecord(key="1", call_id="1", output="\ud83d!")])
         assert await journal.begin("w", [CALL]) == [CallRecord(key="1", call_id="1", output="?!")]
+
+
+def test_a_file_may_be_created_by_another_process_while_it_is_checked(path: Path) -> None:
+    other = Database(path, 0.05)
+
+    class Interrupted(Database):
+        def _prepare(self, connection: sqlite3.Connection) -> None:
+            def before(statement: str) -> None:
+                if "sqlite_master" in statement:
+                    connection.set_trace_callback(None)
+                    with contextlib.suppress(JournalError):  # it is told to wait, and does not for long here
+                        other.open()
+
+            connection.set_trace_callback(before)
+            super()._prepare(connection)
+
+    database = Interrupted(path, 0.05)
+    database.open()
+    database.close()
+    other.close()
 
 
 def _fill(disk: Path, size: int) -> None:
