@@ -129,7 +129,7 @@ class Database:
         self._end()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN")  # else another process may create it between the questions
+        connection.execute("BEGIN")  # what is checked must be of one moment: another process may be creating it
         _check_is_ours(self._path, connection)
         connection.execute("COMMIT")
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (2,):

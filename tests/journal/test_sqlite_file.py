@@ -307,7 +307,7 @@ async def test_half_of_a_surrogate_pair_in_an_output_becomes_a_question_mark(pat
 
 
 def test_a_file_may_be_created_by_another_process_while_it_is_checked(path: Path) -> None:
-    other = Database(path, 0.05, None, 3600.0)
+    other = Database(path, 0.05, None, 60.0)
 
     class Interrupted(Database):
         def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -320,7 +320,7 @@ def test_a_file_may_be_created_by_another_process_while_it_is_checked(path: Path
             connection.set_trace_callback(before)
             super()._prepare(connection)
 
-    database = Interrupted(path, 0.05, None, 3600.0)
+    database = Interrupted(path, 0.05, None, 60.0)
     database.open()
     database.close()
     other.close()
