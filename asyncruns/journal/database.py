@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import Any, Final, TypeVar
 from asyncruns.abc import Codec
 from asyncruns.errors import JournalError
 from asyncruns.journal.file_errors import error_of, is_gone
+from asyncruns.journal.forking import abandon_at_fork
 from asyncruns.journal.owner_lock import OwnerLock, sweep
 from asyncruns.journal.statements import SCHEMA, Owned, Statement, left_to_any, pruned
 
@@ -48,6 +50,8 @@ class Database:
         self._lock: OwnerLock | None = None
         self._db: Owned | None = None
         self._files: tuple[tuple[int, int], ...] = ()
+        self.in_use: threading.Lock = threading.Lock()  # while a fork must wait
+        abandon_at_fork(self)
 
     def open(self) -> None:
         """Open the file, create or migrate its schema, and begin to own watches.
@@ -58,18 +62,25 @@ class Database:
         try:
             self._path = Path(os.path.realpath(self._path))
             _create(self._path)
-            self._connection = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None)
-            self._prepare(self._connection)
-            self.run([pruned])
+            with self.in_use:
+                self._connection = sqlite3.connect(
+                    self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+                )
+                self._prepare(self._connection)
         except BaseException as error:
             self._end()
             raise error_of(self._path, error, self._timeout) from error
+        self.run([pruned])
 
     def run(self, statements: Sequence[Statement]) -> list[Any]:
         """Run statements in one transaction; return for each what it returned, or a JournalError. Never raises.
 
         A statement that fails is undone, and the others are not. If the transaction fails, each is run by itself.
         """
+        with self.in_use:
+            return self._run(statements)
+
+    def _run(self, statements: Sequence[Statement]) -> list[Any]:
         try:
             db = self._begin()
         except Exception as error:
@@ -82,7 +93,7 @@ class Database:
             self._roll_back()
             if len(statements) == 1:
                 return [error_of(self._path, error, self._timeout)]
-            return [result for statement in statements for result in self.run([statement])]
+            return [result for statement in statements for result in self._run([statement])]
         return results
 
     def read(self, statement: Callable[[Owned], T]) -> T:
@@ -92,12 +103,13 @@ class Database:
             JournalError: It could not be read.
         """
         try:
-            db = self._checked()
-            db.connection.execute("BEGIN")
-            try:
-                return statement(db)
-            finally:
-                self._roll_back()
+            with self.in_use:
+                db = self._checked()
+                db.connection.execute("BEGIN")
+                try:
+                    return statement(db)
+                finally:
+                    self._roll_back()
         except Exception as error:
             raise error_of(self._path, error, self._timeout) from error
 
@@ -174,13 +186,22 @@ class Database:
     def _end(self) -> None:
         """Close and release whatever is open. Never raises."""
         self._db = None
+        with self.in_use:
+            self._close_connection()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _close_connection(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+
+    def abandon(self) -> None:
+        """Close what the parent has opened, in a forked child: the parent keeps its locks and files. Never raises."""
+        self._db = self._lock = None
+        self._close_connection()
 
     def _check_files(self) -> None:
         try:

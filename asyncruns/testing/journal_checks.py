@@ -288,12 +288,15 @@ async def _is_safe_to_cancel(factory: Factory) -> None:
             with suppress(asyncio.CancelledError):
                 await begin
             assert await journal.begin("0", [_call("3")]) in ([], [_call("3")]), "a cancel spoils later calls"
-        cancelled = [asyncio.ensure_future(factory().open()) for _ in range(4)]
+        others = [factory() for _ in range(4)]
+        cancelled = [asyncio.ensure_future(other.open()) for other in others]
         for passes, opening in enumerate(cancelled):
             for _ in range(passes):
                 await asyncio.sleep(0)
             opening.cancel()
         await asyncio.gather(*cancelled, return_exceptions=True)
+        for other in others:
+            await other.aclose()
         records = await _reread(journal, factory)
     for record in records[1:]:
         ids = [call.call_id for call in record.calls]
