@@ -36,6 +36,10 @@ _LEASE_ENDED: Final = (
     "Journal %s: the lease of this process had run out, and another process has ended it: the watches of this process "
     "are free, or have a new owner, and those here finish when they notice. New ones go on"
 )
+_CONNECTED: Final = (
+    "UPDATE owners SET pid = a.pid, connected_at = a.backend_start FROM pg_stat_activity a "
+    "WHERE owners.id = %s AND a.pid = pg_backend_pid()"
+)
 _SETTINGS: Final = (
     "SELECT set_config('search_path', %s, false), set_config('lock_timeout', %s, false), "
     "set_config('idle_in_transaction_session_timeout', %s, false), "
@@ -139,7 +143,7 @@ class PostgresDatabase:
             except Exception as error:
                 is_lost = is_disconnected(error)
                 may_be_written = is_lost and self._is_committing
-                self._roll_back(is_lost)
+                self._disconnect()  # a pipeline that failed leaves statements that psycopg takes for prepared
                 if not is_last and (
                     isinstance(error, _DISTURBED) or (was_connected and is_lost and not may_be_written)
                 ):
@@ -174,6 +178,7 @@ class PostgresDatabase:
         owner = self.owner
         if connection.execute("SELECT 1 FROM owners WHERE id = %s FOR KEY SHARE", (owner,)).fetchone() is None:
             owner = self._add_owner(connection)
+            connection.execute(_CONNECTED, (owner,))
         return Transaction(connection, owner, self._codec)
 
     def _add_owner(self, connection: psycopg.Connection[Any]) -> str:
@@ -197,19 +202,12 @@ class PostgresDatabase:
                 prepare_schema(connection)
                 if not self.owner:
                     self.owner = self._add_owner(connection)
+                connection.execute(_CONNECTED, (self.owner,))
             except BaseException:
                 connection.close()
                 raise
             self._connection = connection
         return self._connection
-
-    def _roll_back(self, is_lost: bool) -> None:
-        if self._connection is not None:
-            with suppress(psycopg.Error):
-                if not is_lost:
-                    self._connection.execute("ROLLBACK")
-            if is_lost or self._connection.broken or self._connection.closed:
-                self._disconnect()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -21,7 +21,8 @@ _MIGRATIONS: Final[tuple[tuple[LiteralString, ...], ...]] = (
         "CREATE TABLE version (version INTEGER NOT NULL)",
         "INSERT INTO version VALUES (0)",
         """CREATE TABLE owners (
-            id TEXT PRIMARY KEY, words TEXT NOT NULL, lease INTERVAL NOT NULL, until TIMESTAMPTZ NOT NULL
+            id TEXT PRIMARY KEY, words TEXT NOT NULL, lease INTERVAL NOT NULL, until TIMESTAMPTZ NOT NULL,
+            pid INTEGER, connected_at TIMESTAMPTZ
         )""",
         """CREATE VIEW living AS SELECT id, words FROM owners
             WHERE greatest(until, pg_postmaster_start_time() + lease) > clock_timestamp()""",

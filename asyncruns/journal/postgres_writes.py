@@ -115,13 +115,22 @@ def claim_watches(claim: str, keys: Sequence[str] | None, keep_outcomes_s: float
 
 
 def _end_leases(transaction: Transaction) -> None:
-    """Delete the owners whose leases have run out, so that their watches have none; one claim does so at a time."""
+    """Delete the owners whose leases have run out, so that their watches have none; one claim does so at a time.
+
+    A process that was stopped in a transaction has its row locked; so its connection is ended first.
+    """
     transaction.send("SELECT pg_advisory_xact_lock(%s)", _CLAIM_LOCK)
     query: Final = (
+        "SELECT pg_terminate_backend(a.pid) FROM owners o "
+        "JOIN pg_stat_activity a ON a.pid = o.pid AND a.backend_start = o.connected_at AND a.usename = current_user "
+        "WHERE o.id != %s AND o.id NOT IN (SELECT id FROM living)"
+    )
+    transaction.send(query, transaction.owner)
+    query_to_delete: Final = (
         "DELETE FROM owners WHERE greatest(until, pg_postmaster_start_time() + lease) <= clock_timestamp() "
         "AND id != %s"  # not by the view: of a lease that is being renewed, this sees the new end
     )
-    transaction.send(query, transaction.owner)
+    transaction.send(query_to_delete, transaction.owner)
 
 
 def unclaim_watches(claim: str) -> Write:

@@ -12,12 +12,11 @@ import random
 import signal
 import sys
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from asyncruns import Client, Fleet, RunRef, SQLiteJournal, ToolContext, Toolset
+from asyncruns import Client, Fleet, PostgresJournal, RunRef, SQLiteJournal, ToolContext, Toolset
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 from asyncruns.testing.emulator.seen import json_object
 
@@ -25,6 +24,7 @@ ROUNDS: Final = (
     (FunctionCall("pay", {"to": "a"}), FunctionCall("pay", {"to": "b"})),
     (FunctionCall("pay", {"to": "c"}),),
 )
+LEASE_S: Final = 1.0  # of a process, in PostgreSQL
 OF: Final = {"threads": "thread.run", "responses": "response"}
 
 
@@ -35,9 +35,11 @@ class Counted:
     Attributes:
         unknown: Number of calls of which the model read that their outcome is not known.
         lost: Number of outcomes that said that a submit was lost.
+        taken_over: Number of watches that finished since another process had taken them.
     """
 
     kills: int = 0
+    stops: int = 0
     runs: int = 0
     begun: int = 0
     begun_twice: int = 0
@@ -47,6 +49,7 @@ class Counted:
     submitted_twice: int = 0
     unknown: int = 0
     lost: int = 0
+    taken_over: int = 0
 
     def add(self, other: Counted) -> None:
         """Add the numbers of another campaign."""
@@ -59,8 +62,13 @@ class Counted:
         return not (self.begun_twice or self.never_told or self.submitted_twice)
 
 
-async def kill_some(folder: Path, wire: str, chance: random.Random, *, runs: int = 20, at_most: int = 8) -> Counted:
-    """Watch some runs with programs of which at most so many are killed, one after the other."""
+async def kill_some(
+    folder: Path, wire: str, chance: random.Random, *, runs: int = 20, at_most: int = 8, stops: int = 0, dsn: str = ""
+) -> Counted:
+    """Watch some runs with programs of which at most so many are killed, or stopped for a while, one after the other.
+
+    One that is stopped goes on beside its successor. With a dsn, the journal is in PostgreSQL.
+    """
     async with Emulator() as emulator:
         scenario = Scenario(rounds=ROUNDS, working=0.2)
         if wire == "threads":
@@ -71,26 +79,42 @@ async def kill_some(folder: Path, wire: str, chance: random.Random, *, runs: int
         refs = await _created(emulator, wire, runs)
         counted = Counted(runs=runs)
         names = [",".join(ref.ids) for ref in refs]
+        stopped: list[asyncio.subprocess.Process] = []
         while True:
+            arguments = [emulator.base_url, str(folder), wire, dsn, *names]
             program = await asyncio.create_subprocess_exec(
-                sys.executable, __file__, emulator.base_url, str(folder), wire, *names, stdout=asyncio.subprocess.PIPE
+                sys.executable, __file__, *arguments, stdout=asyncio.subprocess.PIPE
             )
             assert program.stdout is not None
             if names:
                 assert await program.stdout.readline() == b"recorded\n"
                 names = []
             waiting = asyncio.create_task(program.wait())
-            if counted.kills < at_most:
+            if counted.kills + counted.stops < at_most + stops:
                 await asyncio.wait({waiting}, timeout=chance.uniform(0.0, 1.5 if counted.kills else 0.8))
-                with suppress(ProcessLookupError):
-                    os.kill(program.pid, signal.SIGKILL)  # program.kill() takes an exit status from asyncio (gh-87744)
-            status = await waiting
-            counted.kills += status == -signal.SIGKILL
-            if status == 0:
+                if program.returncode is None:
+                    if counted.stops < stops and (chance.random() < 0.5 or counted.kills == at_most):
+                        stopped.append(program)
+                        await _stop(program, chance)
+                        counted.stops += 1
+                        continue
+                    program.kill()
+                    counted.kills += 1
+            if await waiting == 0:
                 break
-            assert status == -signal.SIGKILL, status
+            assert program.returncode == -9, program.returncode
+            await asyncio.sleep(LEASE_S + 0.2 if dsn else 0.0)
+        for program in stopped:
+            assert await asyncio.wait_for(program.wait(), 60.0) == 0
         _count(counted, folder, emulator)
     return counted
+
+
+async def _stop(program: asyncio.subprocess.Process, chance: random.Random) -> None:
+    """Stop a program until its lease has run out; it goes on while its successor works."""
+    program.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(LEASE_S + 0.3)
+    asyncio.get_running_loop().call_later(chance.uniform(0.3, 1.5), program.send_signal, signal.SIGCONT)
 
 
 async def _created(emulator: Emulator, wire: str, runs: int) -> list[RunRef]:
@@ -111,6 +135,8 @@ def _count(counted: Counted, folder: Path, emulator: Emulator) -> None:
     accepted = [seen for seen in emulator.requests if seen.operation == "submit" and seen.acted]
     submits = Counter((seen.run_id, seen.body) for seen in accepted)
     counted.begun, counted.begun_twice = begun.total(), sum(times > 1 for times in begun.values())
+    counted.taken_over = sum(line.endswith("taken_over") for line in told)
+    told = [line for line in told if not line.endswith("taken_over")]
     counted.told = len(told)
     counted.never_told = counted.runs - len({line.split()[0] for line in told})
     counted.lost = sum(line.endswith("submit_lost") for line in told)
@@ -121,7 +147,7 @@ def _count(counted: Counted, folder: Path, emulator: Emulator) -> None:
         counted.unknown += sum("is not known" in str(item.get("output")) for item in outputs)
 
 
-async def watch(base_url: str, folder: Path, wire: str, names: list[str]) -> None:
+async def watch(base_url: str, folder: Path, wire: str, dsn: str, names: list[str]) -> None:
     """Resume and watch runs until all outcomes are told."""
     tools = Toolset()
 
@@ -134,7 +160,7 @@ async def watch(base_url: str, folder: Path, wire: str, names: list[str]) -> Non
 
     refs = [RunRef(OF[wire], tuple(name.split(","))) for name in names]
     async with (
-        SQLiteJournal(folder / "journal.db") as journal,
+        PostgresJournal(dsn, lease=LEASE_S) if dsn else SQLiteJournal(folder / "journal.db") as journal,
         Client(base_url) as client,
         Fleet(client, journal=journal, tools=tools) as fleet,
     ):
@@ -154,4 +180,4 @@ def _write(path: Path, line: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(watch(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4:]))
+    asyncio.run(watch(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5:]))

@@ -90,7 +90,18 @@ class PostgresServer:
         return [] if self._user else None
 
     def _ready(self) -> bool:
-        command = [_found("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-d", "postgres", "-U", "tester"]
+        command = [
+            _found("pg_isready"),
+            "-q",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-d",
+            "postgres",
+            "-U",
+            "tester",
+        ]
         return subprocess.run(command, check=False).returncode == 0
 
     def _run(self, *command: str) -> None:
