@@ -25,6 +25,7 @@ from asyncruns.journal.postgres_schema import SCHEMA_NAME, prepare_schema
 from asyncruns.journal.postgres_transaction import Transaction, Write
 
 _LOG: Final = logging.getLogger("asyncruns.journal")
+LOCK_TIMEOUT_S: Final = 10
 _TRIES: Final = 5  # of a transaction that other processes have disturbed
 _DISTURBED: Final = (
     psycopg.errors.UniqueViolation,
@@ -196,9 +197,7 @@ class PostgresDatabase:
         if self._connection is None:
             connection = psycopg.connect(**self._parameters, autocommit=True)
             try:
-                lease_ms = str(max(1, round(self._lease * 1000)))
-                half = str(max(1, round(self._lease * 500)))  # so that a process that is stopped locks nothing for long
-                connection.execute(_SETTINGS, (SCHEMA_NAME, lease_ms, half))
+                connection.execute(_SETTINGS, (SCHEMA_NAME, f"{LOCK_TIMEOUT_S}s", f"{round(self._lease * 1000)}ms"))
                 prepare_schema(connection)
                 if not self.owner:
                     self.owner = self._add_owner(connection)

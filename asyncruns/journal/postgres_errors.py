@@ -13,11 +13,11 @@ _MOST_CHARACTERS: Final = 500
 # By the beginning of PostgreSQL's five-character codes, the longest first.
 _ADVICE: Final = {
     "25006": "it only reads, as a standby does: connect to the primary server",
-    "42501": "this user may not do that: it needs the right to create the schema asyncruns_journal, or, if it is there, to "
-    "use it and to read and write its tables",
+    "42501": "this user may not do that: it needs the right to create the schema asyncruns_journal, or, if it is there, "
+    "to use it and to read and write its tables",
     "42P01": "a table of the journal is gone: close the journal and open it again, or restore it from a copy",
     "53100": "its disk is full: make room; what was to be written was not written",
-    "55P03": "another process has locked what was to be written, for longer than the lease: later calls try again",
+    "55P03": "another process has locked what was to be written, for 10 s: later calls try again",
     "28": "it does not accept this user or password: check the dsn, and pg_hba.conf at the server",
     "3D": "there is no such database: create it, or change the dsn",
     "53": "it has not enough resources, such as connections: later calls try again",

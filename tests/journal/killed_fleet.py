@@ -12,14 +12,26 @@ import random
 import signal
 import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from asyncruns import Client, Fleet, PostgresJournal, RunRef, SQLiteJournal, ToolContext, Toolset
+from asyncruns import (
+    Client,
+    Fleet,
+    JournalError,
+    NotOwnerError,
+    PostgresJournal,
+    RunRef,
+    SQLiteJournal,
+    ToolContext,
+    Toolset,
+)
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 from asyncruns.testing.emulator.seen import json_object
 
+T = TypeVar("T")
 ROUNDS: Final = (
     (FunctionCall("pay", {"to": "a"}), FunctionCall("pay", {"to": "b"})),
     (FunctionCall("pay", {"to": "c"}),),
@@ -159,18 +171,34 @@ async def watch(base_url: str, folder: Path, wire: str, dsn: str, names: list[st
         return f"paid {to}"
 
     refs = [RunRef(OF[wire], tuple(name.split(","))) for name in names]
-    async with (
-        PostgresJournal(dsn, lease=LEASE_S) if dsn else SQLiteJournal(folder / "journal.db") as journal,
-        Client(base_url) as client,
-        Fleet(client, journal=journal, tools=tools) as fleet,
-    ):
-        await fleet.resume()
-        for label, ref in enumerate(refs):
-            await fleet.watch(ref, label=label).recorded()
+    journal = PostgresJournal(dsn, lease=LEASE_S) if dsn else SQLiteJournal(folder / "journal.db")
+    await _patiently(journal.open)
+    async with Client(base_url) as client, Fleet(client, journal=journal, tools=tools) as fleet:
+        await _patiently(fleet.resume)
+        watches = [fleet.watch(ref, label=label) for label, ref in enumerate(refs)]
+        for each in watches:
+            await _patiently(each.recorded)
         print("recorded", flush=True)  # noqa: T201
-        async for outcome in fleet:
-            reason = "" if outcome.reason is None else outcome.reason.value
-            _write(folder / "told", f"{outcome.label} {type(outcome).__name__} {reason}")
+        while True:
+            async for outcome in fleet:
+                reason = "" if outcome.reason is None else outcome.reason.value
+                _write(folder / "told", f"{outcome.label} {type(outcome).__name__} {reason}")
+            if not await _patiently(journal.read):
+                break
+            await asyncio.sleep(0.2)  # another process has them, or had them a moment ago
+            await _patiently(fleet.resume)
+    await journal.aclose()
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what a call returns, as soon as the database can be reached."""
+    while True:
+        try:
+            return await call()
+        except NotOwnerError:
+            raise
+        except JournalError:
+            await asyncio.sleep(0.2)
 
 
 def _write(path: Path, line: str) -> None:

@@ -41,7 +41,9 @@ class PostgresServer:
         self.start()
 
     def start(self) -> None:
-        """Start the server; return when it accepts connections."""
+        """Start the server, unless it runs; return when it accepts connections."""
+        if self._process is not None:
+            return
         command = [_found("postgres"), "-D", str(self._data), "-p", str(self.port), "-k", ""]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]
         with (self.folder / "log").open("ab") as log:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -143,9 +143,8 @@ async def test_outcomes_that_nobody_wanted_are_forgotten(
     ],
 )
 async def test_a_dsn_that_leads_nowhere_is_an_error_without_the_password(
-    dsn: str, change: object, expected: str
+    dsn: str, change: Callable[[str], str], expected: str
 ) -> None:
-    assert callable(change)
     journal = PostgresJournal(change(dsn))
     with pytest.raises(JournalError, match=expected) as caught:
         await journal.open()

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
 import time
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from holders import hammer, open_at_once, watch
 from killed_fleet import kill_some as kill_some_programs
 from postgres_server import PostgresServer
 from worlds import World
 from writers import LEASE_S, claimed, journal_at, kill_some, received, started
 
-from asyncruns import JournalError, NotOwnerError, PostgresJournal, RunRef
+from asyncruns import NotOwnerError, PostgresJournal, RunRef
 from asyncruns.abc import Journal
 from asyncruns.journal.memory import MemoryStore
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 
 OTHER = RunRef("thread_run", ("thread_1", "other"))
 CALL = CallRecord(key="1", call_id="1")
-
-
-def watch(key: str) -> WatchRecord:
-    return WatchRecord(key=key, ref=RunRef("thread_run", ("thread_1", key)))
 
 
 def end_lease(postgres: PostgresServer, dsn: str) -> None:
@@ -90,8 +87,6 @@ async def test_a_lease_is_renewed(dsn: str) -> None:
 
 @pytest.mark.real_time
 async def test_a_journal_that_is_abandoned_is_free(dsn: str) -> None:
-    import gc
-
     journal = PostgresJournal(dsn, lease=0.3)
     await journal.open()
     await journal.add([watch("w")])
@@ -105,24 +100,6 @@ async def test_a_journal_that_is_abandoned_is_free(dsn: str) -> None:
 
 
 # Processes
-
-
-def hammer(dsn: str, connection: Connection) -> None:
-    """Begin one call after the other, with two watches; report the number of each, and what was raised."""
-
-    async def run() -> None:
-        async with journal_at(dsn) as journal:
-            await journal.add([watch("w"), watch("v")])
-            connection.send("owned")
-            for number in range(1_000_000):
-                try:
-                    call = CallRecord(key=str(number), call_id="1")
-                    await asyncio.gather(journal.begin("w", [call]), journal.begin("v", [call]))
-                except JournalError as error:
-                    connection.send((number, type(error).__name__))
-                    return
-
-    asyncio.run(run())
 
 
 @pytest.mark.parametrize("attempt", range(3))
@@ -160,23 +137,6 @@ def test_what_was_returned_is_there_after_a_kill(dsn: str) -> None:
     chance = random.Random(1)
     steps = sum(kill_some(dsn, f"w{number}", chance) for number in range(2))
     assert steps > 40
-
-
-def open_at_once(dsn: str, connection: Connection) -> None:
-    """Open a journal when told to, and report what was raised."""
-    connection.send("ready")
-    connection.recv()
-
-    async def run() -> None:
-        try:
-            async with journal_at(dsn) as journal:
-                await journal.add([watch(str(os.getpid()))])
-        except JournalError as error:
-            connection.send(str(error))
-        else:
-            connection.send("")
-
-    asyncio.run(run())
 
 
 def test_processes_may_create_the_tables_at_once(dsn: str) -> None:

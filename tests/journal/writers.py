@@ -22,7 +22,7 @@ from asyncruns.abc import Journal
 from asyncruns.lifecycle.records import CallRecord, WatchRecord
 
 CONTEXT: Final = multiprocessing.get_context("forkserver")  # a process starts in milliseconds, without ours' threads
-CONTEXT.set_forkserver_preload(["asyncruns.journal.sqlite"])
+CONTEXT.set_forkserver_preload(["asyncruns.journal.sqlite", "asyncruns.journal.postgres_database"])
 TASKS: Final = 3
 # A disk in memory, if there is one: what survives a kill does not depend on the disk, and real ones are slow at times.
 IN_MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
