@@ -19,7 +19,8 @@ from asyncruns.errors import JournalError
 from asyncruns.journal.file_errors import error_of, is_gone
 from asyncruns.journal.forking import abandon_at_fork
 from asyncruns.journal.owner_lock import OwnerLock, sweep
-from asyncruns.journal.statements import SCHEMA, Owned, Statement, left_to_any, pruned
+from asyncruns.journal.rows import SCHEMA, Owned
+from asyncruns.journal.statements import Statement, left_to_any, pruned
 
 T = TypeVar("T")
 VERSION: Final = 1

@@ -23,8 +23,8 @@ from asyncruns.journal.entries import MAX_OUTPUT_BYTES, as_json, content_of, pac
 from asyncruns.journal.group_commit import GroupCommit
 from asyncruns.journal.own_thread import OwnThread
 from asyncruns.journal.postgres_transaction import Write
+from asyncruns.journal.rows import NewWatch
 from asyncruns.journal.sqlite import KEEP_OUTCOMES_S
-from asyncruns.journal.statements import NewWatch
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.lifecycle.values import RunRef
 

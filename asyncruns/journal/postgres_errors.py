@@ -13,7 +13,7 @@ _MOST_CHARACTERS: Final = 500
 # By the beginning of PostgreSQL's five-character codes, the longest first.
 _ADVICE: Final = {
     "25006": "it only reads, as a standby does: connect to the primary server",
-    "42501": "this user may not do that: it needs the right to create the schema asyncruns_journal, or, if it is there, "
+    "42501": "the user may not do that: it needs the right to create the schema asyncruns_journal, or, if it is there, "
     "to use it and to read and write its tables",
     "42P01": "a table of the journal is gone: close the journal and open it again, or restore it from a copy",
     "53100": "its disk is full: make room; what was to be written was not written",

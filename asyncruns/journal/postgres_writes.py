@@ -13,8 +13,8 @@ from asyncruns.abc import Codec
 from asyncruns.errors import JournalError
 from asyncruns.journal.entries import moved_to, of_another, packed, run_texts, unpacked, unreadable
 from asyncruns.journal.postgres_transaction import LockedWatch, Transaction, Write
+from asyncruns.journal.rows import NewWatch
 from asyncruns.journal.sealing import seal, sealed_output, unsealed, unsealed_output
-from asyncruns.journal.statements import NewWatch
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.lifecycle.values import RunRef
 

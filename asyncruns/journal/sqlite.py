@@ -25,7 +25,8 @@ from asyncruns.journal.entries import MAX_OUTPUT_BYTES, as_json, content_of, pac
 from asyncruns.journal.group_commit import GroupCommit
 from asyncruns.journal.own_thread import OwnThread
 from asyncruns.journal.owner_lock import is_supported
-from asyncruns.journal.statements import NewWatch, Statement
+from asyncruns.journal.rows import NewWatch
+from asyncruns.journal.statements import Statement
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.lifecycle.values import RunRef
 
