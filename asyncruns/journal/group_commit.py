@@ -1,7 +1,8 @@
 """Collects what is called while a transaction is being written, and puts it into the next one.
 
 Most of what a small transaction costs is the wait for the disk and the way to the thread and back, so under load the
-next one waits a little, for more to share it. It belongs to one event loop, and never blocks it; the database is only touched in the thread.
+next one waits a little, for more to share it. It belongs to one event loop, and never blocks it; the database is only
+touched in the thread.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from asyncruns.abc import Codec, Journal
 from asyncruns.errors import ConfigurationError, JournalError
+from asyncruns.journal import postgres_claims as claims
 from asyncruns.journal import postgres_writes as writes
 from asyncruns.journal.entries import MAX_OUTPUT_BYTES, as_json, content_of, packed, writable
 from asyncruns.journal.group_commit import GroupCommit
@@ -50,9 +51,10 @@ class PostgresJournal(Journal):
 
     A connection that was lost is made anew at the next call; until that succeeds, each call raises a JournalError. The
     tables are in the schema `asyncruns_journal`, which the first process creates: its user needs the right to create
-    schemas in the database, or owns a schema of that name. There are one or two connections for each open journal; one
-    through a pooler must keep its session (pgbouncer's `pool_mode = session`). A forked child owns nothing: it opens a
-    journal of its own. Needs the extra `postgres`.
+    schemas in the database. All processes should connect as one user: a claim ends the connection of an owner whose
+    lease has run out, since it may have locked something, and another user may not do that. There are one or two
+    connections for each open journal; a pooler must keep their sessions (pgbouncer's `pool_mode = session`). A forked
+    child owns nothing: it opens a journal of its own. Needs the extra `postgres`.
 
     Args:
         dsn: How to connect, as `postgresql://user@host/database` or `host=... dbname=...`; what is missing is taken
@@ -156,7 +158,7 @@ class PostgresJournal(Journal):
         """
         claim = uuid.uuid4().hex
         records: list[WatchRecord] = await self._written(
-            writes.claim_watches(claim, watches, self._keep_outcomes), writes.unclaim_watches(claim)
+            claims.claim_watches(claim, watches, self._keep_outcomes), claims.unclaim_watches(claim)
         )
         return records
 
@@ -168,7 +170,7 @@ class PostgresJournal(Journal):
         Raises:
             JournalError: It could not be read.
         """
-        records: list[WatchRecord] = await self._written(writes.read_watches())
+        records: list[WatchRecord] = await self._written(claims.read_watches())
         return records
 
     async def release(self, watches: Sequence[str]) -> None:
@@ -247,7 +249,7 @@ class PostgresJournal(Journal):
         Raises:
             JournalError: It could not be written.
         """
-        is_asked: bool = await self._written(writes.ask_owner(ref, wish))
+        is_asked: bool = await self._written(claims.ask_owner(ref, wish))
         return is_asked
 
     async def wishes(self) -> list[tuple[str, Wish]]:
@@ -273,7 +275,7 @@ class PostgresJournal(Journal):
 
     async def _taken(self) -> list[tuple[str, Wish]]:
         taken: list[tuple[str, Wish]] = []
-        found: list[tuple[str, Wish]] = await self._written(writes.take_wishes(taken), writes.wish_again(taken))
+        found: list[tuple[str, Wish]] = await self._written(claims.take_wishes(taken), claims.wish_again(taken))
         return found
 
     def _opened(self) -> GroupCommit[Write]:
@@ -300,7 +302,7 @@ async def _renew(commits_ref: weakref.ref[GroupCommit[Write]], pause: float) -> 
         if commits is None:
             return
         try:
-            await commits.write(writes.renew_lease())
+            await commits.write(claims.renew_lease())
             is_well = True
         except JournalError as error:
             if is_well:

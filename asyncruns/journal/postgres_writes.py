@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
-from asyncruns.abc import Codec
 from asyncruns.errors import JournalError
-from asyncruns.journal.entries import moved_to, of_another, packed, run_texts, unpacked, unreadable
+from asyncruns.journal.entries import moved_to, of_another, packed, run_texts, unpacked
+from asyncruns.journal.postgres_rows import call_of_row, reader_of, row_of_call
 from asyncruns.journal.postgres_transaction import LockedWatch, Transaction, Write
 from asyncruns.journal.rows import NewWatch
-from asyncruns.journal.sealing import seal, sealed_output, unsealed, unsealed_output
-from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
+from asyncruns.journal.sealing import seal
+from asyncruns.lifecycle.records import CallRecord, WatchRecord
 from asyncruns.lifecycle.values import RunRef
 
-_LOG: Final = logging.getLogger("asyncruns.journal")
-_CLAIM_LOCK: Final = 0x6172756F
-_OLDEST: Final = "ORDER BY w.created_at, w.id"
 _CALL: Final = (
     "INSERT INTO calls (watch, key, call_id, output, failed, accepted_at) VALUES (%s, %s, %s, %s, %s, %s) "
     "ON CONFLICT (watch, key) DO "
@@ -28,7 +23,6 @@ _CALL: Final = (
 _ANEW: Final = (
     "UPDATE SET call_id = excluded.call_id, output = NULL, failed = false, accepted_at = 0 WHERE calls.accepted_at > 0"
 )
-_CALLS: Final = "SELECT watch, key, call_id, output, failed, accepted_at FROM calls WHERE watch = ANY(%s) ORDER BY id"
 _INSERT: Final = (
     "INSERT INTO watches (key, owner, created_at, record, content, outcome, finished_at) "
     "SELECT n.key, %s, n.created_at, n.record, n.content, n.outcome, "
@@ -36,17 +30,6 @@ _INSERT: Final = (
     "FROM unnest(%s::bytea[], %s::float8[], %s::bytea[], %s::bytea[], %s::bytea[]) WITH ORDINALITY "
     "AS n (key, created_at, record, content, outcome, place) ORDER BY n.place"
 )
-_WATCH: Final = "SELECT w.key, w.record, w.content, w.outcome FROM watches w "
-
-
-def renew_lease() -> Write:
-    """Return what renews the lease of the owner."""
-    query: Final = "UPDATE owners SET until = clock_timestamp() + lease WHERE id = %s"
-
-    def run(transaction: Transaction) -> None:
-        transaction.send(query, transaction.owner)
-
-    return Write(run)
 
 
 def add_watches(entries: Sequence[NewWatch]) -> Write:
@@ -66,7 +49,7 @@ def add_watches(entries: Sequence[NewWatch]) -> Write:
                 leads |= dict.fromkeys(refs[key], key)
         there = [key for key in dict.fromkeys(keys) if key not in new]
         added = {key: _as_written(entry) for key, entry in new.items()}
-        read = _reader(transaction, there)
+        read = reader_of(transaction, there)
         _insert(transaction, new, leads)
         if there:
             query = "UPDATE watches SET claim = NULL WHERE key = ANY(%s) AND claim IS NOT NULL"
@@ -74,73 +57,6 @@ def add_watches(entries: Sequence[NewWatch]) -> Write:
         return lambda: [added[key] if key in added else read()[key] for key in keys]
 
     return Write(run, tuple(keys), tuple(ref for each in refs.values() for ref in each))
-
-
-def read_watches() -> Write:
-    """Return what returns all watches, the oldest first, with the words for who owns each."""
-
-    def run(transaction: Transaction) -> Callable[[], list[WatchRecord]]:
-        query: Final = "SELECT w.key, l.words FROM watches w JOIN living l ON l.id = w.owner"
-        owners = {key.decode(): words for key, words in transaction.send(query)}
-        records = list(_readable(transaction, transaction.send(_WATCH + _OLDEST)))
-        return lambda: [replace(record, owner=owners.get(record.key, "")) for record in records]
-
-    return Write(run, is_alone=True)
-
-
-def claim_watches(claim: str, keys: Sequence[str] | None, keep_outcomes_s: float) -> Write:
-    """Return what owns the watches that nobody living owns, and returns them, the oldest first.
-
-    One that cannot be read is skipped.
-
-    Args:
-        claim: Identifies this call, for `unclaim_watches`.
-        keys: Those to own; None for all.
-        keep_outcomes_s: For how long an outcome is kept that nobody owns.
-    """
-    wanted = None if keys is None else sorted({key.encode() for key in keys})
-
-    def run(transaction: Transaction) -> Callable[[], list[WatchRecord]]:
-        _end_leases(transaction)
-        _forget_old_outcomes(transaction, keep_outcomes_s)
-        free = "WHERE w.owner IS NULL AND (%s::bytea[] IS NULL OR w.key = ANY(%s)) "
-        rows = transaction.send(_WATCH + free + _OLDEST + " FOR UPDATE", wanted, wanted)
-        records = list(_readable(transaction, rows))
-        owned = [record.key.encode() for record in records]
-        query = "UPDATE watches SET owner = %s, claim = %s WHERE key = ANY(%s)"
-        transaction.send(query, transaction.owner, claim, owned)
-        return lambda: records
-
-    return Write(run, is_alone=True)
-
-
-def _end_leases(transaction: Transaction) -> None:
-    """Delete the owners whose leases have run out, so that their watches have none; one claim does so at a time.
-
-    A process that was stopped in a transaction has its row locked; so its connection is ended first.
-    """
-    transaction.send("SELECT pg_advisory_xact_lock(%s)", _CLAIM_LOCK)
-    query: Final = (
-        "SELECT pg_terminate_backend(a.pid) FROM owners o "
-        "JOIN pg_stat_activity a ON a.pid = o.pid AND a.backend_start = o.connected_at AND a.usename = current_user "
-        "WHERE o.id != %s AND o.id NOT IN (SELECT id FROM living)"
-    )
-    transaction.send(query, transaction.owner)
-    query_to_delete: Final = (
-        "DELETE FROM owners WHERE greatest(until, pg_postmaster_start_time() + lease) <= clock_timestamp() "
-        "AND id != %s"  # not by the view: of a lease that is being renewed, this sees the new end
-    )
-    transaction.send(query_to_delete, transaction.owner)
-
-
-def unclaim_watches(claim: str) -> Write:
-    """Return what leaves the watches to any that a claim has taken, but those that were added again since then."""
-
-    def run(transaction: Transaction) -> None:
-        query = "UPDATE watches SET owner = NULL WHERE owner = %s AND claim = %s"
-        transaction.send(query, transaction.owner, claim)
-
-    return Write(run, is_alone=True)
 
 
 def release_watches(keys: Sequence[str]) -> Write:
@@ -160,7 +76,7 @@ def begin_calls(key: str, calls: Sequence[CallRecord]) -> Write:
 
     def run(transaction: Transaction) -> Callable[[], list[CallRecord]]:
         transaction.own(key)
-        rows = [_row_of(transaction.codec, key, call) for call in calls]
+        rows = [row_of_call(transaction.codec, key, call) for call in calls]
         query = (
             "SELECT watch, key, call_id, output, failed, accepted_at FROM calls "
             "WHERE watch = %s AND key = %s AND accepted_at = 0"
@@ -169,7 +85,7 @@ def begin_calls(key: str, calls: Sequence[CallRecord]) -> Write:
         for row in rows:
             before.append(transaction.send(query, *row[:2]))
             transaction.send(_CALL + _ANEW, *row)
-        return lambda: [_call_of(transaction.codec, *row) for found in before for row in found]
+        return lambda: [call_of_row(transaction.codec, *row) for found in before for row in found]
 
     return Write(run, (key,))
 
@@ -180,7 +96,7 @@ def answer_calls(key: str, calls: Sequence[CallRecord]) -> Write:
 
     def run(transaction: Transaction) -> None:
         transaction.own(key)
-        for row in [_row_of(transaction.codec, key, call) for call in calls]:
+        for row in [row_of_call(transaction.codec, key, call) for call in calls]:
             transaction.send(_CALL + change, *row)
 
     return Write(run, (key,))
@@ -246,72 +162,6 @@ def forget_watches(keys: Sequence[str]) -> Write:
     return Write(run, tuple(keys))
 
 
-def _forget_old_outcomes(transaction: Transaction, seconds: float) -> None:
-    """Forget the watches that nobody owns whose outcomes were recorded that long ago."""
-    if seconds == math.inf:
-        return
-    query = (
-        "WITH gone AS (DELETE FROM watches WHERE owner IS NULL "
-        "AND finished_at < clock_timestamp() - %s * interval '1 s' RETURNING 1) SELECT count(*) FROM gone"
-    )
-    ((count,),) = transaction.send(query, seconds)
-    if count:
-        days = seconds / 86400
-        _LOG.warning("%s outcomes are forgotten, which were recorded %g days ago and never delivered", count, days)
-
-
-def ask_owner(ref: RunRef, wish: Wish) -> Write:
-    """Return what asks the owner of a run's watch for something, and returns whether another one lives."""
-    (text,) = run_texts(ref)
-
-    def run(transaction: Transaction) -> Callable[[], bool]:
-        query = (
-            "WITH asked AS (SELECT w.key, w.owner FROM refs r JOIN watches w ON w.key = r.watch "
-            "JOIN living l ON l.id = w.owner WHERE r.ref = %s AND l.id != %s), "
-            "noted AS (INSERT INTO wishes (watch, wish) SELECT key, %s FROM asked ON CONFLICT DO NOTHING) "
-            "SELECT pg_notify('asyncruns_journal', owner) FROM asked"
-        )
-        asked = transaction.send(query, text.encode(), transaction.owner, wish.value)
-        return lambda: asked.fetchone() is not None
-
-    return Write(run, is_alone=True)
-
-
-def take_wishes(taken: list[tuple[str, Wish]]) -> Write:
-    """Return what takes the wishes for watches that are owned, and returns them.
-
-    Args:
-        taken: A list that has them after it, for `wish_again`.
-    """
-
-    def run(transaction: Transaction) -> Callable[[], list[tuple[str, Wish]]]:
-        query = (
-            "DELETE FROM wishes USING watches w WHERE wishes.watch = w.key AND w.owner = %s "
-            "RETURNING wishes.id, w.key, wishes.wish"
-        )
-        known = {wish.value: wish for wish in Wish}
-        rows = transaction.send(query, transaction.owner)
-
-        def fetch() -> list[tuple[str, Wish]]:
-            taken[:] = [(key.decode(), known[wish]) for _, key, wish in sorted(rows) if wish in known]
-            return list(taken)
-
-        return fetch
-
-    return Write(run, is_alone=True)
-
-
-def wish_again(taken: list[tuple[str, Wish]]) -> Write:
-    """Return what gives wishes back that were taken."""
-
-    def run(transaction: Transaction) -> None:
-        for key, wish in taken:
-            query = "INSERT INTO wishes (watch, wish) SELECT key, %s FROM watches WHERE key = %s ON CONFLICT DO NOTHING"
-            transaction.send(query, wish.value, key.encode())
-
-    return Write(run, is_alone=True)
-
-
 def _insert(transaction: Transaction, new: Mapping[str, NewWatch], leads: Mapping[str, str]) -> None:
     if not new:
         return
@@ -323,7 +173,7 @@ def _insert(transaction: Transaction, new: Mapping[str, NewWatch], leads: Mappin
         [seal(codec, key, "label", entry.content) for key, entry in new.items()],
         [seal(codec, key, "outcome", entry.outcome) for key, entry in new.items()],
     )
-    calls = [_row_of(codec, key, call) for key, entry in new.items() for call in entry.record.calls]
+    calls = [row_of_call(codec, key, call) for key, entry in new.items() for call in entry.record.calls]
     transaction.send(_INSERT, transaction.owner, *columns)
     refs = {ref: key for ref, key in leads.items() if ref not in transaction.refs}
     query = "INSERT INTO refs (ref, watch) SELECT * FROM unnest(%s::bytea[], %s::bytea[])"
@@ -346,80 +196,12 @@ def _change(transaction: Transaction, key: str, change: Callable[[WatchRecord], 
     transaction.send("UPDATE watches SET record = %s WHERE key = %s", watch.record, key.encode())
 
 
-def _reader(transaction: Transaction, keys: Sequence[str]) -> Callable[[], Mapping[str, WatchRecord]]:
-    """Return what returns the records of watches, as they are now."""
-    if not keys:
-        return dict
-    coded = [key.encode() for key in keys]
-    rows = transaction.send(_WATCH + "WHERE w.key = ANY(%s)", coded)
-    calls = transaction.send(_CALLS, coded)
-    read: dict[str, WatchRecord] = {}
-
-    def fetch() -> Mapping[str, WatchRecord]:
-        if not read:
-            begun = _by_watch(calls)
-            read.update((key.decode(), _whole(transaction, key, begun.get(key, []), *rest)) for key, *rest in rows)
-        return read
-
-    return fetch
-
-
-def _readable(transaction: Transaction, rows: Iterable[Any]) -> Iterator[WatchRecord]:
-    """Yield the records of watches that can be read."""
-    found = list(rows)
-    begun = _by_watch(transaction.send(_CALLS, [key for key, *_ in found]))
-    for key, *rest in found:
-        try:
-            yield _whole(transaction, key, begun.get(key, []), *rest)
-        except JournalError as error:
-            _LOG.warning("Watch %r is skipped, and stays in the journal: %s", key.decode(), error)
-
-
-def _by_watch(rows: Iterable[Any]) -> dict[bytes, list[Any]]:
-    begun: dict[bytes, list[Any]] = {}
-    for row in rows:
-        begun.setdefault(row[0], []).append(row)
-    return begun
-
-
-def _whole(
-    transaction: Transaction,
-    key: bytes,
-    calls: Iterable[Any],
-    record: bytes,
-    content: bytes | None,
-    outcome: bytes | None,
-) -> WatchRecord:
-    """Return the record of a watch of its row and its calls.
-
-    Raises:
-        JournalError: It cannot be read.
-    """
-    try:
-        begun = [_call_of(transaction.codec, *row) for row in calls]
-    except UnicodeDecodeError as error:  # not what this client writes there
-        raise unreadable(key.decode(), error) from error
-    return unsealed(transaction.codec, key.decode(), record, begun, content, outcome)
-
-
 def _is_lost(transaction: Transaction, key: str, watch: LockedWatch) -> bool:
     """Return whether nobody living owns a watch and nobody can claim it, since it cannot be read."""
     if watch.is_held:
         return False
     try:
-        _reader(transaction, [key])()
+        reader_of(transaction, [key])()
     except JournalError:
         return True
     return False
-
-
-def _call_of(
-    codec: Codec | None, watch: bytes, key: bytes, call_id: bytes, output: bytes | None, failed: bool, at: float
-) -> CallRecord:
-    text = unsealed_output(codec, watch.decode(), output)
-    return CallRecord(key=key.decode(), call_id=call_id.decode(), output=text, failed=failed, accepted_at=at)
-
-
-def _row_of(codec: Codec | None, key: str, call: CallRecord) -> tuple[Any, ...]:
-    output = sealed_output(codec, key, call)
-    return key.encode(), call.key.encode(), call.call_id.encode(), output, call.failed, call.accepted_at

@@ -98,12 +98,12 @@ async def kill_some(
                 sys.executable, __file__, *arguments, stdout=asyncio.subprocess.PIPE
             )
             assert program.stdout is not None
-            if names:
+            if names or chance.random() < 0.8:  # else it may die while it starts
                 assert await program.stdout.readline() == b"recorded\n"
                 names = []
             waiting = asyncio.create_task(program.wait())
             if counted.kills + counted.stops < at_most + stops:
-                await asyncio.wait({waiting}, timeout=chance.uniform(0.0, 1.5 if counted.kills else 0.8))
+                await asyncio.wait({waiting}, timeout=chance.uniform(0.0, 0.8))
                 if program.returncode is None:
                     if counted.stops < stops and (chance.random() < 0.5 or counted.kills == at_most):
                         stopped.append(program)
