@@ -82,7 +82,7 @@ async def kill_some(
     One that is stopped goes on beside its successor. With a dsn, the journal is in PostgreSQL.
     """
     async with Emulator() as emulator:
-        scenario = Scenario(rounds=ROUNDS, working=0.2)
+        scenario = Scenario(rounds=ROUNDS, working=0.6 if dsn else 0.2)
         if wire == "threads":
             emulator.script(scenario, assistant_id="asst_1")
         else:
@@ -90,43 +90,58 @@ async def kill_some(
         emulator.inject(Fault(on="submit", delay_after=0.1, times=None))
         refs = await _created(emulator, wire, runs)
         counted = Counted(runs=runs)
-        names = [",".join(ref.ids) for ref in refs]
-        stopped: list[asyncio.subprocess.Process] = []
-        while True:
-            arguments = [emulator.base_url, str(folder), wire, dsn, *names]
-            program = await asyncio.create_subprocess_exec(
-                sys.executable, __file__, *arguments, stdout=asyncio.subprocess.PIPE
-            )
-            assert program.stdout is not None
-            if names or chance.random() < 0.8:  # else it may die while it starts
-                assert await program.stdout.readline() == b"recorded\n"
+        programs: list[asyncio.subprocess.Process] = []
+        try:
+            arguments = [emulator.base_url, str(folder), wire, dsn]
+            names = [",".join(ref.ids) for ref in refs]
+            while not await _is_done(counted, programs, [*arguments, *names], chance, at_most, stops):
                 names = []
-            waiting = asyncio.create_task(program.wait())
-            if counted.kills + counted.stops < at_most + stops:
-                await asyncio.wait({waiting}, timeout=chance.uniform(0.0, 0.8))
+                await asyncio.sleep(LEASE_S + 0.2 if dsn else 0.0)
+            for program in programs:
+                assert await asyncio.wait_for(program.wait(), 60.0) in (0, -9)
+        finally:
+            for program in programs:
                 if program.returncode is None:
-                    if counted.stops < stops and (chance.random() < 0.5 or counted.kills == at_most):
-                        stopped.append(program)
-                        await _stop(program, chance)
-                        counted.stops += 1
-                        continue
                     program.kill()
-                    counted.kills += 1
-            if await waiting == 0:
-                break
-            assert program.returncode == -9, program.returncode
-            await asyncio.sleep(LEASE_S + 0.2 if dsn else 0.0)
-        for program in stopped:
-            assert await asyncio.wait_for(program.wait(), 60.0) == 0
         _count(counted, folder, emulator)
     return counted
+
+
+async def _is_done(
+    counted: Counted,
+    programs: list[asyncio.subprocess.Process],
+    arguments: list[str],
+    chance: random.Random,
+    at_most: int,
+    stops: int,
+) -> bool:
+    """Start a program, and perhaps kill or stop it; return whether it has done its work instead."""
+    program = await asyncio.create_subprocess_exec(sys.executable, __file__, *arguments, stdout=asyncio.subprocess.PIPE)
+    programs.append(program)
+    assert program.stdout is not None
+    if len(programs) == 1 or chance.random() < 0.8:  # else it may die while it starts
+        assert await program.stdout.readline() == b"recorded\n"
+    waiting = asyncio.create_task(program.wait())
+    if counted.kills + counted.stops < at_most + stops:
+        await asyncio.wait({waiting}, timeout=chance.uniform(0.0, 2.0 if stops else 0.8))
+        if program.returncode is None:
+            if counted.stops < stops and (chance.random() < 0.5 or counted.kills == at_most):
+                counted.stops += 1
+                await _stop(program, chance)
+            else:
+                counted.kills += 1
+                program.kill()
+                await waiting
+            return False
+    assert await waiting == 0, program.returncode
+    return True
 
 
 async def _stop(program: asyncio.subprocess.Process, chance: random.Random) -> None:
     """Stop a program until its lease has run out; it goes on while its successor works."""
     program.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(LEASE_S + 0.3)
-    asyncio.get_running_loop().call_later(chance.uniform(0.3, 1.5), program.send_signal, signal.SIGCONT)
+    await asyncio.sleep(LEASE_S)
+    asyncio.get_running_loop().call_later(chance.uniform(0.5, 4.0), program.send_signal, signal.SIGCONT)
 
 
 async def _created(emulator: Emulator, wire: str, runs: int) -> list[RunRef]:

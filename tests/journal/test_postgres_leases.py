@@ -19,10 +19,11 @@ from postgres_server import PostgresServer
 from worlds import World
 from writers import LEASE_S, claimed, journal_at, kill_some, received, started
 
-from asyncruns import NotOwnerError, PostgresJournal, RunRef
+from asyncruns import Client, Completed, Fleet, NotOwnerError, PostgresJournal, Reason, RunRef, Toolset
 from asyncruns.abc import Journal
 from asyncruns.journal.memory import MemoryStore
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
+from asyncruns.testing import FunctionCall
 
 OTHER = RunRef("thread_run", ("thread_1", "other"))
 CALL = CallRecord(key="1", call_id="1")
@@ -201,3 +202,37 @@ async def test_a_program_may_die_again_and_again(wire: Any, seed: int, postgres:
     for dies_at in (*deaths, None):
         await world.live(dies_at)
     world.check()
+
+
+async def test_a_fleet_whose_lease_ran_out_submits_nothing_and_tells_it(
+    dsn: str, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a process that was stopped while a call ran: the call goes on, and its output is not submitted."""
+    world = World("threads", "fleet", runs=1, rounds=((FunctionCall("pay", {"to": "a"}),),))
+    await world.create()
+    tools = Toolset()
+
+    @tools.tool
+    async def pay(to: str) -> str:
+        await asyncio.sleep(5.0)
+        return "paid late"
+
+    client = Client(transport=world.transport)
+    async with (
+        PostgresJournal(dsn) as journal,
+        PostgresJournal(dsn) as other,
+        client,
+        Fleet(client, journal=journal, tools=tools) as first,
+        Fleet(client, journal=other, tools=tools) as following,
+    ):
+        watch_of_first = first.watch(world.runs[0])
+        await asyncio.sleep(2.0)  # the call has begun
+        end_lease(postgres, dsn)
+        (resumed,) = await following.resume()
+        assert isinstance(await resumed, Completed)
+        outcome = await watch_of_first
+    assert outcome.reason is Reason.TAKEN_OVER or isinstance(outcome, Completed)
+    (submit,) = [seen for seen in world.transport.requests if seen.operation == "submit"]
+    assert b"is not known" in submit.body
+    assert b"paid late" not in submit.body
+    assert "the lease of this process had run out" in caplog.text
