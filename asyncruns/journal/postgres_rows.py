@@ -81,6 +81,6 @@ def call_of_row(
     return CallRecord(key=key.decode(), call_id=call_id.decode(), output=text, failed=failed, accepted_at=at)
 
 
-def row_of_call(codec: Codec | None, key: str, call: CallRecord) -> tuple[Any, ...]:
+def call_columns(codec: Codec | None, key: str, call: CallRecord) -> tuple[Any, ...]:
     output = sealed_output(codec, key, call)
     return key.encode(), call.key.encode(), call.call_id.encode(), output, call.failed, call.accepted_at

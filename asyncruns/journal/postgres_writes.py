@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from asyncruns.errors import JournalError
 from asyncruns.journal.entries import moved_to, of_another, packed, run_texts, unpacked
-from asyncruns.journal.postgres_rows import call_of_row, reader_of, row_of_call
+from asyncruns.journal.postgres_rows import call_of_row, reader_of, call_columns
 from asyncruns.journal.postgres_transaction import LockedWatch, Transaction, Write
 from asyncruns.journal.rows import NewWatch
 from asyncruns.journal.sealing import seal
@@ -76,7 +76,7 @@ def begin_calls(key: str, calls: Sequence[CallRecord]) -> Write:
 
     def run(transaction: Transaction) -> Callable[[], list[CallRecord]]:
         transaction.own(key)
-        rows = [row_of_call(transaction.codec, key, call) for call in calls]
+        rows = [call_columns(transaction.codec, key, call) for call in calls]
         query = (
             "SELECT watch, key, call_id, output, failed, accepted_at FROM calls "
             "WHERE watch = %s AND key = %s AND accepted_at = 0"
@@ -96,7 +96,7 @@ def answer_calls(key: str, calls: Sequence[CallRecord]) -> Write:
 
     def run(transaction: Transaction) -> None:
         transaction.own(key)
-        for row in [row_of_call(transaction.codec, key, call) for call in calls]:
+        for row in [call_columns(transaction.codec, key, call) for call in calls]:
             transaction.send(_CALL + change, *row)
 
     return Write(run, (key,))
@@ -173,7 +173,7 @@ def _insert(transaction: Transaction, new: Mapping[str, NewWatch], leads: Mappin
         [seal(codec, key, "label", entry.content) for key, entry in new.items()],
         [seal(codec, key, "outcome", entry.outcome) for key, entry in new.items()],
     )
-    calls = [row_of_call(codec, key, call) for key, entry in new.items() for call in entry.record.calls]
+    calls = [call_columns(codec, key, call) for key, entry in new.items() for call in entry.record.calls]
     transaction.send(_INSERT, transaction.owner, *columns)
     refs = {ref: key for ref, key in leads.items() if ref not in transaction.refs}
     query = "INSERT INTO refs (ref, watch) SELECT * FROM unnest(%s::bytea[], %s::bytea[])"

@@ -182,7 +182,7 @@ async def watch(base_url: str, folder: Path, wire: str, dsn: str, names: list[st
     async def pay(to: str, context: ToolContext[Any]) -> str:
         assert context.ref is not None
         _write(folder / "begun", f"{context.ref.ids[-1]} {to}")
-        await asyncio.sleep(random.uniform(0.0, 0.3))
+        await asyncio.sleep(random.uniform(0.0, 1.5 if dsn else 0.3))
         return f"paid {to}"
 
     refs = [RunRef(OF[wire], tuple(name.split(","))) for name in names]
