@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from asyncruns.errors import JournalError
 from asyncruns.journal.entries import moved_to, of_another, packed, run_texts, unpacked
-from asyncruns.journal.postgres_rows import call_of_row, reader_of, call_columns
+from asyncruns.journal.postgres_rows import call_columns, call_of_row, reader_of
 from asyncruns.journal.postgres_transaction import LockedWatch, Transaction, Write
 from asyncruns.journal.rows import NewWatch
 from asyncruns.journal.sealing import seal
