@@ -2,12 +2,14 @@
 
     python benchmarks/journal_fleet.py [--runs 10000] [--rate 300] [--lasts 150]
 
-The server is a process of its own, on loopback, and so is each fleet. The runs last 40 to 100 % of `--lasts` seconds and
-are polled several times each, within a budget of `--rate` requests a second; once without tools, and once with one round
-of a tool call each. The delay of an outcome is the time from the run's end at the server to its arrival. CPU time is
-that of all threads of the fleet's process, from before its runs are added until all outcomes have come. `restart` is a
-fleet that finds all runs unfinished in its journal: the seconds and requests until each was polled once.
-Writes `results/journal_fleet.json` and `results/journal_fleet.png`; exits with 1 if a goal is missed.
+The server is a process of its own, on loopback, and so is each fleet; the one with a journal and the one without run at
+the same time, each with its server, so that whatever else the machine does slows both. The runs last 40 to 100 % of
+`--lasts` seconds and are polled several times each, within a budget of `--rate` requests a second; once without tools,
+and once with one round of a tool call each. The delay of an outcome is the time from the run's end at the server to its
+arrival. CPU time is that of all threads of the fleet's process, from before its runs are added until all outcomes have
+come. `restart` is a fleet that finds all runs unfinished in its journal: the seconds and requests until it had polled
+as many runs, and what it wrote meanwhile. Writes `results/journal_fleet.json` and `results/journal_fleet.png`; exits
+with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +53,11 @@ def make_tools() -> Toolset:
         return f"{key}: " + "x" * 200
 
     return tools
+
+
+def report_of(base_url: str) -> Any:
+    with urlopen(f"{base_url}/report") as answer:
+        return json.load(answer)
 
 
 class Written:
@@ -83,8 +91,7 @@ async def watch(base_url: str, count: int, rate: float, path: str) -> Figures:
             async for outcome in fleet:
                 arrived[outcome.ref.ids[-1]] = time.monotonic()
         cpu_s = time.process_time() - cpu
-    with urlopen(f"{base_url}/report") as answer:
-        report = json.load(answer)
+    report = await asyncio.to_thread(report_of, base_url)
     delays = [arrived[ref.ids[-1]] - end for ref, end in zip(refs(count), report["ends"], strict=True)]
     requests = report["polls"] + report["submits"]
     return {
@@ -102,16 +109,18 @@ async def watch(base_url: str, count: int, rate: float, path: str) -> Figures:
 
 async def leave(base_url: str, count: int, path: str) -> None:
     """Leave all runs unfinished in a journal."""
-    async with SQLiteJournal(path) as journal, Client(f"{base_url}/v1", api_key="none") as client:
-        async with Fleet(client, journal=journal, on_exit="leave", requests_per_second=None) as fleet:
-            await fleet.add_many(refs(count))
+    async with (
+        SQLiteJournal(path) as journal,
+        Client(f"{base_url}/v1", api_key="none") as client,
+        Fleet(client, journal=journal, on_exit="leave", requests_per_second=1.0) as fleet,
+    ):
+        await fleet.add_many(refs(count))
 
 
 async def restart(base_url: str, count: int, rate: float | None, path: str) -> Figures:
     """Take up all runs; stop when each was polled once."""
     await leave(base_url, count, path)
-    with urlopen(f"{base_url}/report") as answer:
-        before = json.load(answer)["polls"]
+    before = (await asyncio.to_thread(report_of, base_url))["polls"]
     written = Written()
     async with SQLiteJournal(path) as journal, Client(f"{base_url}/v1", api_key="none") as client:
         cpu, began = time.process_time(), time.monotonic()
@@ -120,12 +129,11 @@ async def restart(base_url: str, count: int, rate: float | None, path: str) -> F
             watches = await fleet.resume()
             resumed_s = time.monotonic() - began
             at_resume = written.transactions
-            while fleet.statistics().requests < count:
+            while fleet.statistics().polls < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             polled_s, cpu_s = time.monotonic() - began, time.process_time() - cpu
             writes = written.transactions - at_resume
-    with urlopen(f"{base_url}/report") as answer:
-        polls = json.load(answer)["polls"] - before
+    polls = (await asyncio.to_thread(report_of, base_url))["polls"] - before
     assert len(watches) == count
     return {"resumed_s": resumed_s, "polled_s": polled_s, "cpu_s": cpu_s, "requests": polls, "writes_of_polls": writes}
 
@@ -166,7 +174,12 @@ def rounded(value: Any) -> Any:
 def measure_all(args: argparse.Namespace) -> Figures:
     results: Figures = {}
     for name, tools in (("no tools", False), ("one round", True)):
-        rows = {kind: measured("watch", args, tools=tools, journal=kind == "journal") for kind in ("none", "journal")}
+        with ThreadPoolExecutor() as pool:
+            futures = {
+                kind: pool.submit(measured, "watch", args, tools=tools, journal=kind == "journal")
+                for kind in ("none", "journal")
+            }
+            rows = {kind: future.result() for kind, future in futures.items()}
         results[name] = {**rows, "times": beside(rows["journal"], rows["none"])}
         print(name, json.dumps(rounded(results[name]), indent=1), flush=True)
     results["restart"] = measured("restart", args, tools=True, journal=True)
@@ -175,7 +188,7 @@ def measure_all(args: argparse.Namespace) -> Figures:
 
 
 def plot(results: Figures, path: Path) -> None:
-    import matplotlib.pyplot as plt  # noqa: PLC0415
+    import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
     for axis, (key, title) in zip(
@@ -212,7 +225,11 @@ def main(arguments: list[str] | None = None) -> int:
     missed = {name: results[name]["times"] for name in ("no tools", "one round")}
     is_met = all(value <= GOAL for times in missed.values() for value in times.values())
     if not args.dry:
-        about = {"asyncruns": version("asyncruns"), "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+        about = {
+            "asyncruns": version("asyncruns"),
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+        }
         settings = {"runs": args.runs, "requests_per_second": args.rate, "lasts_at_most_s": args.lasts}
         data = rounded({**about, **settings, **results, "at_most_times": GOAL, "is_met": is_met})
         (RESULTS / "journal_fleet.json").write_text(json.dumps(data, indent=1) + "\n")

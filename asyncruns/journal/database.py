@@ -83,18 +83,26 @@ class Database:
 
     def _run(self, statements: Sequence[Statement]) -> list[Any]:
         try:
-            db = self._begin()
+            return self._in_one(lambda db: [statement(db) for statement in statements])
         except Exception as error:
-            return [error_of(self._path, error, self._timeout) for _ in statements]
-        try:
-            results = [self._attempt(db, statement) for statement in statements]
-            db.connection.execute("COMMIT")
-            self._check_files()
-        except Exception as error:
-            self._roll_back()
             if len(statements) == 1:
                 return [error_of(self._path, error, self._timeout)]
+        try:
+            return self._in_one(lambda db: [self._attempt(db, statement) for statement in statements])
+        except Exception:
             return [result for statement in statements for result in self._run([statement])]
+
+    def _in_one(self, work: Callable[[Owned], list[Any]]) -> list[Any]:
+        """Return what some work returned, in one transaction; undo it if anything is raised."""
+        db = self._begin()
+        try:
+            _check_version(self._path, db.connection)  # another process may have migrated it
+            results = work(db)
+            db.connection.execute("COMMIT")
+            self._check_files()
+        except BaseException:
+            self._roll_back()
+            raise
         return results
 
     def read(self, statement: Callable[[Owned], T]) -> T:
@@ -238,6 +246,11 @@ def _check_is_ours(path: Path, connection: sqlite3.Connection) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application_id != APPLICATION_ID and (tables or version or application_id):
         raise JournalError(f"Journal {path}: this database belongs to another program: give the journal another path")
+    _check_version(path, connection)
+
+
+def _check_version(path: Path, connection: sqlite3.Connection) -> None:
+    version = _version_of(connection)
     if version > VERSION:
         raise JournalError(
             f"Journal {path}: a newer version of asyncruns wrote it: it has schema {version}, and this version knows "

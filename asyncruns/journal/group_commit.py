@@ -21,7 +21,7 @@ S = TypeVar("S")
 _S_contra = TypeVar("_S_contra", contravariant=True)
 
 
-MOST_PER_S: Final = 50.0  # transactions, in the long run: a call waits at most 20 ms longer
+MOST_PER_S: Final = 25.0  # transactions, in the long run: a call waits at most 40 ms longer
 BURST: Final = 10  # transactions that need not wait
 
 

@@ -40,18 +40,21 @@ class SQLiteJournal(Journal):
     What a method has written when it returns survives a crash of the process, and a crash of the machine or a power
     failure as far as its disk keeps what it has confirmed: each transaction waits for the disk (`synchronous = FULL`).
     The weaker `NORMAL` would forget the last transactions at a power failure, so that a tool with effects that had
-    begun could run a second time. Since the calls that are pending at once share a transaction, that costs little.
+    begun could run a second time. The calls that are pending at once share a transaction, and under load (25
+    transactions a second) a call waits up to 40 ms for others, so that costs little.
 
     Each open journal has a lock of the operating system for the life of its process, in the folder `PATH-owners`. When
     the process dies, the lock ends, and `claim` of any other journal takes its watches. A process that is stopped but
-    not dead keeps them. A forked child owns nothing: it opens a journal of its own. Do not delete the files
+    not dead keeps them. A forked child owns nothing: it opens a journal of its own; a fork waits for a transaction that
+    is being written. Do not delete the files
     `PATH-wal`, `PATH-shm` and `PATH-owners` of an open journal, and copy it by `sqlite3 PATH ".backup COPY"`.
 
     For local disks only: the locks of network file systems (NFS, SMB) cannot be relied upon. Not for Windows.
 
-    Outputs of calls and labels are in the file as they are. It is created with mode 0600; a file that is there keeps
-    its mode. What belongs to a watch is deleted and overwritten when its outcome was delivered; copies in `PATH-wal`
-    last until that is written anew, at the latest until the last process closes the journal.
+    Outputs of calls, labels and outcomes are in the file as they are, unless there is a codec. It is created with mode
+    0600; a file that is there keeps its mode. What belongs to a watch is deleted and overwritten when its outcome was
+    delivered; copies in `PATH-wal` last until that is written anew, at the latest until the last process closes the
+    journal.
 
     Args:
         path: The file; created if missing, in a folder that exists.
