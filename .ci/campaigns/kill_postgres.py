@@ -26,9 +26,9 @@ from postgres_server import PostgresServer
 
 
 async def restart_sometimes(server: PostgresServer, chance: random.Random, restarts: list[float]) -> None:
-    """Stop and start the server every few seconds; note for how long it was away each time."""
+    """Stop and start the server at times; note for how long it was away each time."""
     while True:
-        await asyncio.sleep(chance.uniform(3.0, 8.0))
+        await asyncio.sleep(chance.uniform(5.0, 25.0))
         began = time.monotonic()
         await asyncio.to_thread(server.stop)
         await asyncio.sleep(chance.uniform(0.0, 1.5))

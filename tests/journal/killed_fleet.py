@@ -37,6 +37,7 @@ ROUNDS: Final = (
     (FunctionCall("pay", {"to": "c"}),),
 )
 LEASE_S: Final = 1.0  # of a process, in PostgreSQL
+AGAIN: Final = 3  # the status of a program that has left runs, since the journal could not be written
 OF: Final = {"threads": "thread.run", "responses": "response"}
 
 
@@ -98,7 +99,7 @@ async def kill_some(
                 names = []
                 await asyncio.sleep(LEASE_S + 0.2 if dsn else 0.0)
             for program in programs:
-                assert await asyncio.wait_for(program.wait(), 60.0) in (0, -9)
+                assert await asyncio.wait_for(program.wait(), 60.0) in (0, -9, AGAIN)
         finally:
             for program in programs:
                 if program.returncode is None:
@@ -133,8 +134,8 @@ async def _is_done(
                 program.kill()
                 await waiting
             return False
-    assert await waiting == 0, program.returncode
-    return True
+    assert await waiting in (0, AGAIN), program.returncode
+    return program.returncode == 0
 
 
 async def _stop(program: asyncio.subprocess.Process, chance: random.Random) -> None:
@@ -188,6 +189,7 @@ async def watch(base_url: str, folder: Path, wire: str, dsn: str, names: list[st
     refs = [RunRef(OF[wire], tuple(name.split(","))) for name in names]
     journal = PostgresJournal(dsn, lease=LEASE_S) if dsn else SQLiteJournal(folder / "journal.db")
     await _patiently(journal.open)
+    has_left = False
     async with Client(base_url) as client, Fleet(client, journal=journal, tools=tools) as fleet:
         await _patiently(fleet.resume)
         watches = [fleet.watch(ref, label=label) for label, ref in enumerate(refs)]
@@ -196,13 +198,18 @@ async def watch(base_url: str, folder: Path, wire: str, dsn: str, names: list[st
         print("recorded", flush=True)  # noqa: T201
         while True:
             async for outcome in fleet:
+                if isinstance(outcome, NeedsCaller):
+                    has_left = True
+                    continue
                 reason = "" if outcome.reason is None else outcome.reason.value
                 _write(folder / "told", f"{outcome.label} {type(outcome).__name__} {reason}")
-            if not await _patiently(journal.read):
+            if has_left or not await _patiently(journal.read):
                 break
             await asyncio.sleep(0.2)  # another process has them, or had them a moment ago
             await _patiently(fleet.resume)
     await journal.aclose()
+    if has_left:
+        sys.exit(AGAIN)
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
