@@ -21,6 +21,7 @@ from asyncruns import (
     Client,
     Fleet,
     JournalError,
+    NeedsCaller,
     NotOwnerError,
     PostgresJournal,
     RunRef,
