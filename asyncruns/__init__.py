@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from asyncruns.fleet import Statistics as Statistics
     from asyncruns.fleet import Watch as Watch
     from asyncruns.journal.memory import MemoryJournal as MemoryJournal
+    from asyncruns.journal.postgres import PostgresJournal as PostgresJournal
     from asyncruns.journal.sqlite import SQLiteJournal as SQLiteJournal
     from asyncruns.lifecycle import ActionRequired as ActionRequired
     from asyncruns.lifecycle import Call as Call
@@ -174,6 +175,7 @@ _HOMES: Final = {
     "PortkeyAuth": "asyncruns.transport.auth",
     "ProgressChanged": "asyncruns.lifecycle",
     "RateLimitError": "asyncruns.errors",
+    "PostgresJournal": "asyncruns.journal.postgres",
     "Reason": "asyncruns.lifecycle",
     "Reconciliation": "asyncruns.watch.reconciliation",
     "RefusalError": "asyncruns.errors",
@@ -275,6 +277,7 @@ __all__ = [
     "PermissionDeniedError",
     "Phase",
     "PortkeyAuth",
+    "PostgresJournal",
     "ProgressChanged",
     "RateLimitError",
     "Reason",

@@ -86,6 +86,7 @@ NAMES = [
     "PortkeyAuth",
     "ProgressChanged",
     "RateLimitError",
+    "PostgresJournal",
     "Reason",
     "Reconciliation",
     "RefusalError",

@@ -1,4 +1,4 @@
-"""What both journals make of records: JSON, limits, and how a record changes. Does no I/O."""
+"""What all journals make of records: JSON, limits, and how a record changes. Does no I/O."""
 
 from __future__ import annotations
 

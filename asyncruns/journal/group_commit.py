@@ -9,30 +9,49 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from asyncruns.errors import JournalError
-from asyncruns.journal.database import Database
 from asyncruns.journal.own_thread import OwnThread
-from asyncruns.journal.rows import Owned
-from asyncruns.journal.statements import Statement
 
-T = TypeVar("T")
+S = TypeVar("S")
+_S_contra = TypeVar("_S_contra", contravariant=True)
+
 
 MOST_PER_S: Final = 25.0  # transactions, in the long run: a call waits at most 40 ms longer
 BURST: Final = 10  # transactions that need not wait
 
 
+class GroupedWrites(Protocol[_S_contra]):
+    """What is written to, in transactions of several statements."""
+
+    def run(self, statements: Sequence[_S_contra], /) -> list[Any]:
+        """Run statements in a transaction; return for each what it returned, or a JournalError. Never raises."""
+        ...
+
+    def read(self, statement: _S_contra, /) -> Any:
+        """Return what a statement returns that only reads.
+
+        Raises:
+            JournalError: It could not be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the watches that are owned, and close. Never raises; may be called twice."""
+        ...
+
+
 class _Pending(Struct, frozen=True, eq=False):
-    statement: Statement
+    statement: Any
     written: asyncio.Future[Any]
-    undo: Statement | None = None
+    undo: Any = None
 
 
-class GroupCommit:
+class GroupCommit(Generic[S]):
     """Writes to an open database, for the event loop that is running now.
 
     Args:
@@ -40,7 +59,7 @@ class GroupCommit:
         thread: Where it is done.
     """
 
-    def __init__(self, database: Database, thread: OwnThread) -> None:
+    def __init__(self, database: GroupedWrites[S], thread: OwnThread) -> None:
         self._database, self._thread = database, thread
         self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
@@ -49,7 +68,7 @@ class GroupCommit:
         self._is_awake = False  # a transaction is being written, or will be soon
         self._paid_until = 0.0  # by the loop's clock: when the transactions so far would have been started evenly
 
-    async def write(self, statement: Statement, undo: Statement | None = None) -> Any:
+    async def write(self, statement: S, undo: S | None = None) -> Any:
         """Return what a statement returned, when it is durable; a statement is written even if the caller is cancelled.
 
         Args:
@@ -71,7 +90,7 @@ class GroupCommit:
                 self._wake()
             raise
 
-    async def read(self, statement: Callable[[Owned], T]) -> T:
+    async def read(self, statement: S) -> Any:
         """Return what a statement returns that only reads. Safe to cancel.
 
         Raises:
@@ -110,7 +129,7 @@ class GroupCommit:
         else:
             self._loop.call_at(self._paid_until, self._start)
 
-    def _undo(self, statement: Statement) -> None:
+    def _undo(self, statement: S) -> None:
         """Write a statement, for which nobody waits, before what is pending; closing releases all anyway."""
         if not self._is_closing:
             written = self._loop.create_future()

@@ -87,7 +87,7 @@ class SQLiteJournal(Journal):
         self._path = Path(name)
         self._most_bytes, self._busy_timeout = max_output_bytes, busy_timeout
         self._keep_outcomes, self._codec = keep_outcomes, codec
-        self._commits: GroupCommit | None = None
+        self._commits: GroupCommit[Statement] | None = None
         self._is_opening = False
 
     def __repr__(self) -> str:
@@ -165,7 +165,8 @@ class SQLiteJournal(Journal):
         Raises:
             JournalError: It could not be read.
         """
-        return await self._opened().read(statements.read)
+        records: list[WatchRecord] = await self._opened().read(statements.read)
+        return records
 
     async def release(self, watches: Sequence[str]) -> None:
         """Leave watches to any journal that claims them, this one too; skip those that are not owned or not there.
@@ -263,7 +264,7 @@ class SQLiteJournal(Journal):
                     return [(key, Wish(wish)) for key, wish in found]
             await asyncio.sleep(WISHES_PAUSE_S)
 
-    def _opened(self) -> GroupCommit:
+    def _opened(self) -> GroupCommit[Statement]:
         if self._commits is None:
             raise JournalError(f"Journal {self._path} is not open: use it inside of async with, or call open() first")
         return self._commits

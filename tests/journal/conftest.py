@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from postgres_server import PostgresServer, started_server
 from worlds import Crash, WireName
 
 
@@ -10,3 +13,16 @@ from worlds import Crash, WireName
 async def crash(request: pytest.FixtureRequest) -> Crash:
     wire: WireName = request.param
     return Crash(wire)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = started_server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def dsn(postgres: PostgresServer) -> str:
+    """Return how to connect to a new database."""
+    return postgres.new_database()

@@ -196,6 +196,10 @@ class World:
 
         return tools
 
+    def new_journal(self) -> Journal:
+        """Return the journal of one life of the program."""
+        return MemoryJournal(self.store)
+
     async def live(self, dies_at: int | None = None) -> Process:
         """Run the program once, until it is done or dies."""
         process = Process(dies_at)
@@ -213,7 +217,7 @@ class World:
         return process
 
     async def _program(self, process: Process, *, is_first: bool) -> None:
-        journal = MortalJournal(process, MemoryJournal(self.store))
+        journal = MortalJournal(process, self.new_journal())
         async with journal, Client(transport=MortalTransport(process, self.transport), journal=journal) as client:
             tools = self.tools(process)
             async with asyncio.TaskGroup() as group, Fleet(client, tools=tools, on_exit="leave") as fleet:

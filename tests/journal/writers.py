@@ -15,19 +15,28 @@ from collections.abc import Awaitable, Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from asyncruns import MemoryJournal, RunRef, SQLiteJournal
+from asyncruns import MemoryJournal, PostgresJournal, RunRef, SQLiteJournal
 from asyncruns.abc import Journal
 from asyncruns.lifecycle.records import CallRecord, WatchRecord
 
 CONTEXT: Final = multiprocessing.get_context("forkserver")  # a process starts in milliseconds, without ours' threads
-CONTEXT.set_forkserver_preload(["asyncruns.journal.sqlite"])
+CONTEXT.set_forkserver_preload(["asyncruns.journal.sqlite", "asyncruns.journal.postgres_database"])
 TASKS: Final = 3
 # A disk in memory, if there is one: what survives a kill does not depend on the disk, and real ones are slow at times.
 IN_MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
+LEASE_S: Final = 0.5  # of a process, in PostgreSQL
+
+W = TypeVar("W")
+Where = Path | str  # the file of a journal, or the dsn of its database
 Step = Callable[[Journal, str], Awaitable[object]]
+
+
+def journal_at(where: Where) -> Journal:
+    """Return a journal that is not open."""
+    return SQLiteJournal(where) if isinstance(where, Path) else PostgresJournal(where, lease=LEASE_S)
 
 
 def _ref(key: str, number: int) -> RunRef:
@@ -68,7 +77,7 @@ async def states_of(key: str) -> list[WatchRecord | None]:
     return states
 
 
-def write(path: Path, name: str, reports: Connection) -> None:
+def write(path: Where, name: str, reports: Connection) -> None:
     """Take watches through their steps for ever, several at once; report each step that is done."""
 
     async def take(journal: Journal, task: int) -> None:
@@ -79,7 +88,7 @@ def write(path: Path, name: str, reports: Connection) -> None:
                 reports.send((key, done))
 
     async def run() -> None:
-        async with SQLiteJournal(path) as journal:
+        async with journal_at(path) as journal:
             await asyncio.gather(*(take(journal, task) for task in range(TASKS)))
 
     asyncio.run(run())
@@ -88,7 +97,7 @@ def write(path: Path, name: str, reports: Connection) -> None:
 class Writer:
     """A process that writes, and what it has reported."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Where, name: str) -> None:
         self._reports, theirs = CONTEXT.Pipe(duplex=False)
         self._process = CONTEXT.Process(target=write, args=(path, name, theirs), daemon=True)
         self._process.start()
@@ -128,7 +137,7 @@ class Writer:
         return sum(self.done.values())
 
 
-def kill_some(path: Path, name: str, chance: random.Random) -> int:
+def kill_some(path: Where, name: str, chance: random.Random) -> int:
     """Kill one of four processes that write to a file, then the others, and check what a new owner finds each time.
 
     Return the number of steps that they had reported.
@@ -140,6 +149,8 @@ def kill_some(path: Path, name: str, chance: random.Random) -> int:
             writer.wait_for_reports(chance.randrange(40))
             time.sleep(chance.random() * 0.01)
             writer.kill()
+        if not isinstance(path, Path):
+            time.sleep(LEASE_S + 0.2)
         records = asyncio.run(claimed(path))
         steps += sum(asyncio.run(writer.check(records)) for writer in dying)
         names = {record.key.rpartition("-")[0].rpartition("-")[0] for record in records}
@@ -147,7 +158,7 @@ def kill_some(path: Path, name: str, chance: random.Random) -> int:
     return steps
 
 
-def started(work: Callable[[Path, Connection], None], path: Path) -> tuple[BaseProcess, Connection]:
+def started(work: Callable[[W, Connection], None], path: W) -> tuple[BaseProcess, Connection]:
     """Start a process that does some work, and return it with our end of a connection to it."""
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=work, args=(path, theirs), daemon=True)
@@ -156,9 +167,9 @@ def started(work: Callable[[Path, Connection], None], path: Path) -> tuple[BaseP
     return process, ours
 
 
-async def claimed(path: Path) -> list[WatchRecord]:
+async def claimed(path: Where) -> list[WatchRecord]:
     """Return what a new journal claims, and forget it."""
-    async with SQLiteJournal(path) as journal:
+    async with journal_at(path) as journal:
         records = await journal.claim()
         await journal.delivered([record.key for record in records])
         return records
