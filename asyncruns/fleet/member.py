@@ -20,7 +20,7 @@ from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.permits import PermittedClient
-from asyncruns.fleet.recorded_end import recorded_end
+from asyncruns.watch.recorded_end import recorded_end
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
 from asyncruns.lifecycle import (

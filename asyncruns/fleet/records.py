@@ -23,7 +23,8 @@ from asyncruns.lifecycle import Asked
 from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import Recorder, hold, let_go, may_be_forgotten, record_of, refused_by
+from asyncruns.watch.holders import hold, let_go
+from asyncruns.watch.recorder import Recorder, may_be_forgotten, record_of, refused_by
 
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from asyncruns._loop import admitted
 from asyncruns.abc import MultiWireClient, RunClient
@@ -53,16 +53,19 @@ async def watch_to_outcome(
     *,
     thread_id: str | None = None,
     run_id: str | None = None,
+    token: str | None = None,
 ) -> AnyOutcome[R]:
     """Watch a run until it ends, and return the outcome; `RunWatcher` describes the arguments.
 
     Safe to cancel: the run is left as `on_exit` says, also if the watch has not begun yet.
     """
-    if isinstance(client, MultiWireClient):
+    if isinstance(client, MultiWireClient) and token is None:
         client = client.for_run(run if thread_id is None and run_id is None else None)
-    watched: RunClient[R] = client
+    watched = cast("RunClient[R]", client)
 
     def watcher() -> RunWatcher[R]:
+        if token is not None:
+            return RunWatcher(watched, token=token, **options)
         return RunWatcher(watched, run, thread_id=thread_id, run_id=run_id, **options)
 
     cancels = options.get("on_exit") == "cancel"
