@@ -97,15 +97,9 @@ ANSWERED_BY: Final[Mapping[str, tuple[str, str]]] = {
     "tool_search_call": ("tool_search_output", "call_id"),
     "mcp_approval_request": ("mcp_approval_response", "approval_request_id"),
 }
+# Of the parameters and of their tools; a URL may have a key in it.
 # https://platform.openai.com/docs/guides/tools-connectors-mcp
-_SECRET_FIELDS: Final = (
-    "authorization",
-    "headers",
-    "api_key",
-    "api_base",
-    "base_url",
-    "server_url",
-)  # a URL may have a key in it
+_SECRET_FIELDS: Final = ("authorization", "headers", "api_key", "api_base", "base_url", "server_url")
 _CREATE: Final = "/responses"
 _NAMED: Final = frozenset(ANSWERED_BY) - {"shell_call", "tool_search_call"}  # the server itself may answer these two
 _TEXTS: Final = frozenset({"function_call", "custom_tool_call", "local_shell_call"})  # their output may be any text

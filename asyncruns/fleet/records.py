@@ -19,12 +19,13 @@ from asyncruns._loop import loop_time, wake
 from asyncruns.abc import Journal
 from asyncruns.errors import JournalError, NotOwnerError
 from asyncruns.fleet.member import Member
-from asyncruns.lifecycle import Asked
-from asyncruns.lifecycle.records import WatchRecord
-from asyncruns.watch.logs import FLEET_LOG
+from asyncruns.lifecycle import Asked, RunRef
+from asyncruns.lifecycle.records import WatchRecord, Wish
+from asyncruns.watch.handover import Token
+from asyncruns.watch.holders import ask_watch, hold, let_go
+from asyncruns.watch.logs import FLEET_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.holders import hold, let_go
-from asyncruns.watch.recorder import Recorder, may_be_forgotten, record_of, refused_by
+from asyncruns.watch.recorder import Recorder, begun_now, check_is_free, may_be_forgotten, record_of, refused_by
 
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long
@@ -36,15 +37,21 @@ class Records:
 
     Args:
         journal: The journal.
+        find: Returns the member that watches a run, or None.
+
+    Attributes:
+        journal: The argument of the same name.
     """
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, find: Callable[[RunRef], Member | None]) -> None:
+        self.journal: Journal = journal
+        self._find = find
         self._to_add: dict[str, Member] = {}
         self._finished: dict[str, tuple[float, AnyOutcome[Any]]] = {}  # with the time from which to record it
         self._gone: dict[str, None] = {}  # to be forgotten
         self._to_release: dict[str, None] = {}  # to be left to any process that claims them
         self._held: set[str] = set()  # what this fleet watches, or has outcomes of
+        self._refs: dict[str, RunRef] = {}  # of what is held, by their keys
         self._open: set[str] = set()  # those of them whose watches have not finished for good
         self._news: asyncio.Future[None] | None = None
         self._new_watch: asyncio.Future[None] | None = None  # cuts a pause short
@@ -56,12 +63,12 @@ class Records:
 
     # What happens to watches. None of this waits.
 
-    def add(self, member: Member) -> None:
-        """Add the watch of a member, if it is to be recorded."""
+    def add(self, member: Member, record: WatchRecord | None = None) -> None:
+        """Add the watch of a member, if it is to be recorded; what it goes on from may be given."""
         if not member.is_recorded:
             return
-        record = record_of(member.ref, member.label)
-        member.recorder = Recorder(self._journal, record, self.added)
+        record = record or record_of(member.ref, member.label)
+        member.recorder = Recorder(self.journal, record, self.added)
         self._to_add[record.key] = member  # what is to be forgotten of an earlier watch is written before that
         self._open.add(record.key)
         self._to_release.pop(record.key, None)
@@ -71,8 +78,8 @@ class Records:
 
     def take_up(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that the journal has."""
-        member.recorder = Recorder(self._journal, record)
-        self._take(record.key)
+        member.recorder = Recorder(self.journal, record)
+        self._take(record.key, record.ref)
 
     def claimed(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that was claimed, if its run is watched already, and this was not written yet."""
@@ -83,18 +90,20 @@ class Records:
         self._open.discard(recorder.key)
         recorder.go_on_from(record)
         member.resume(record.refs)
-        self._take(record.key)
+        self._take(record.key, record.ref)
         self._end_try()
 
-    def _take(self, key: str) -> None:
-        hold(self._journal, key, self)
+    def _take(self, key: str, ref: RunRef) -> None:
+        hold(self.journal, key, self)
         self._held.add(key)
         self._open.add(key)
         self._to_release.pop(key, None)
+        self._refs[key] = ref
 
     def _let_go(self, key: str) -> None:
         self._held.discard(key)
-        let_go(self._journal, key, self)
+        self._refs.pop(key, None)
+        let_go(self.journal, key, self)
 
     def finished(self, member: Member) -> None:
         """Record the outcome of a member, unless it is delivered before that is written."""
@@ -129,6 +138,21 @@ class Records:
         self._to_release.update(dict.fromkeys(sorted(self._open - self._gone.keys())))
         wake(self._news)
 
+    def grant(self, wish: Wish, run: str | RunRef) -> bool:
+        """Do what is asked of the watch with this key, or of this run; return False if it is not watched."""
+        ref = self._refs.get(run) if isinstance(run, str) else run
+        member = None if ref is None else self._find(ref)
+        if member is not None:
+            member.grant(wish)
+        return member is not None
+
+    async def ask(self, ref: RunRef, wish: Wish) -> None:
+        """Ask what watches a run with this journal, in another process or in this one, for something. Never raises."""
+        try:
+            await ask_watch(self.journal, ref, wish)
+        except Exception as error:
+            log_unwritten(FLEET_LOG, ref, f"what was asked of another process ({wish.value})", error)
+
     @contextlib.contextmanager
     def resuming(self, records: list[WatchRecord]) -> Iterator[list[WatchRecord]]:
         """Take these watches up; those that were not taken up in the end are left to others."""
@@ -147,7 +171,24 @@ class Records:
         Safe to cancel: they are left to others again.
         """
         await self._write_released()  # so that what this fleet has left is among them
-        return await self._journal.claim()
+        return await self.journal.claim()
+
+    async def go_on(self, member: Member, token: Token) -> None:
+        """Go on with a watch that a token names, whose member does not watch yet. Safe to cancel: it is not claimed.
+
+        Raises:
+            NotOwnerError: A living process has it, or something else in this one, or it was delivered or forgotten.
+            JournalError: The journal could not be read or written.
+        """
+        record = None if token.key else begun_now(token.record or record_of(token.ref, None))
+        if record is None:
+            await self._write_released()
+            claimed = await self.journal.claim([token.key])
+            if claimed:
+                self.take_up(member, claimed[0])
+                return
+            record = await check_is_free(self.journal, token)
+        self.add(member, record)
 
     async def added(self, key: str) -> None:
         """Wait until the journal has a watch. Safe to cancel.
@@ -262,7 +303,7 @@ class Records:
 
     async def _write_gone(self) -> JournalError | None:
         gone = _some(self._gone)
-        written, error = await self._each(gone, self._journal.delivered)
+        written, error = await self._each(gone, self.journal.delivered)
         for key in gone:
             self._gone.pop(key, None)
             if key not in written:
@@ -275,8 +316,9 @@ class Records:
         adding = {key: self._to_add[key] for key in _some(self._to_add)}
         for key, member in list(adding.items()):
             try:
-                hold(self._journal, key, self)
+                hold(self.journal, key, self)
                 self._held.add(key)
+                self._refs[key] = member.ref
             except NotOwnerError as not_ours:
                 self._refuse(key, member, not_ours)
                 del adding[key]
@@ -291,7 +333,7 @@ class Records:
         due = {key: self._finished[key] for key in _some(self._finished) if self._finished[key][0] <= now}
         outcomes = {key: outcome for key, (_, outcome) in due.items() if key not in self._to_add}
         written, error = await self._each(
-            outcomes, lambda keys: self._journal.finished({key: outcomes[key].to_dict() for key in keys})
+            outcomes, lambda keys: self.journal.finished({key: outcomes[key].to_dict() for key in keys})
         )
         for key in outcomes:
             if self._finished.get(key) is due[key]:
@@ -302,7 +344,7 @@ class Records:
 
     async def _write_released(self) -> JournalError | None:
         released = [key for key in _some(self._to_release) if key not in self._to_add and key not in self._finished]
-        written, error = await self._each(released, self._journal.release)
+        written, error = await self._each(released, self.journal.release)
         for key in written:
             self._to_release.pop(key, None)
             self._let_go(key)
@@ -311,7 +353,7 @@ class Records:
     async def _add(self, members: dict[str, Member]) -> None:
         recorders = [member.recorder for member in members.values() if member.recorder is not None]
         try:
-            added = await self._journal.add([recorder.record for recorder in recorders])
+            added = await self.journal.add([recorder.record for recorder in recorders])
         except NotOwnerError as error:
             if len(members) == 1:
                 for key, member in members.items():

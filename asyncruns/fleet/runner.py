@@ -35,7 +35,7 @@ from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
-from asyncruns.lifecycle.records import WatchRecord
+from asyncruns.lifecycle.records import WatchRecord, Wish
 from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.requests import send_for_event
@@ -76,7 +76,7 @@ class Runner(Host[Member]):
         self.permits: Permits = Permits(self.schedule, self.moved)
         self.creates: Creates = Creates(self, self.permits, cancels=keeps_unfinished, has_room=on_begun)
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
-        self.records: Records | None = None if journal is None else Records(journal)
+        self.records: Records | None = None if journal is None else Records(journal, self.roster.watched)
         self.announcements: Announcements = Announcements()
         self.collectives: Collectives = Collectives(
             self.schedule, self.roster, heed=self._heed, note=self._note, excused=self._excused
@@ -340,6 +340,11 @@ class Runner(Host[Member]):
             self.records.add(member)
         self._begin(member, given)
 
+    def ask(self, ref: RunRef, wish: Wish) -> None:
+        """Ask for something what watches a run with the journal elsewhere, if there is one. Does not wait."""
+        if self.records is not None and self.group is not None:
+            self.group.start_soon(self.records.ask, ref, wish)
+
     def resume(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that the journal has."""
         if self.records is not None:
@@ -363,8 +368,8 @@ class Runner(Host[Member]):
         self.roster.add(pending.member)
         self.creates.add(pending)
 
-    def add_stream(self, pending: PendingRun) -> None:
-        """Read a stream until it names its run, and watch that then."""
+    def add_named(self, pending: PendingRun) -> None:
+        """Read a stream until it names its run, or claim the watch of a token, and watch the run then."""
         pending.member.is_watched = True
         self.roster.add(pending.member)
         if self.group is not None:
@@ -382,8 +387,10 @@ class Runner(Host[Member]):
         known = self.roster.find(ref)
         if known is None:
             member.ref = ref
+            if member.recorder is not None:  # it goes on from a token
+                member.resume(member.recorder.record.refs)
             self.roster.rename(member)
-            if self.records is not None:
+            if self.records is not None and member.recorder is None:
                 self.records.add(member)
             given = None if isinstance(run, RunRef) else member.client.dialect.snapshot(run)
             self.collectives.join(member, given)
@@ -392,6 +399,8 @@ class Runner(Host[Member]):
                 self._start(member.stream, member)
             return member
         member.successor, member.is_watched = known, False
+        if self.records is not None and member.recorder is not None:
+            self.records.claimed(known, member.recorder.record)
         self.roster.discard(member)
         # Not if it is of an earlier round, whose run another one has followed.
         if known.stream is None and member.stream is not None and not known.has_ended and known.ref == ref:

@@ -29,9 +29,9 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.schemas.output_type import output_type_of
+from asyncruns.watch.handover import HandedOver, token_for
 from asyncruns.watch.outcome_clients import LeftBehind, reads_results
 from asyncruns.watch.parsed import last_written, parsed_answer
-from asyncruns.watch.handover import HandedOver, token_for
 from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
 from asyncruns.wire import Message
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH

@@ -345,7 +345,7 @@ async def check_is_free(journal: Journal, token: Token) -> WatchRecord:
             f"The watch of {token.ref} is not in this journal: its outcome was delivered, or it was forgotten, or this "
             "is not the journal of the token"
         )
-    return begun_again(token.record)
+    return begun_now(token.record)
 
 
 async def go_on_to_record(journal: Journal | None, token: Token) -> Recorder:
@@ -356,9 +356,9 @@ async def go_on_to_record(journal: Journal | None, token: Token) -> Recorder:
         NotOwnerError: Another process, or another watch, watches the run; or it was delivered or forgotten.
     """
     if journal is None:
-        return await record_privately(begun_again(token.record or record_of(token.ref, None)))
+        return await record_privately(begun_now(token.record or record_of(token.ref, None)))
     if not token.key and token.record is not None:
-        return await begin_to_record(journal, begun_again(token.record))
+        return await begin_to_record(journal, begun_now(token.record))
     claimed = await claim_to_record(journal, [token.key])
     return claimed[0] if claimed else await begin_to_record(journal, await check_is_free(journal, token))
 
@@ -371,21 +371,14 @@ async def record_privately(record: WatchRecord) -> Recorder:
     return Recorder(journal, record, is_private=True)
 
 
-def begun_again(record: WatchRecord) -> WatchRecord:
-    """Return the record of a token as one that begins now."""
+def begun_now(record: WatchRecord) -> WatchRecord:
+    """Return the record of a watch that begins now, in the trace of the caller."""
     return replace(record, created_at=wall_time(), traceparent=current_traceparent())
 
 
 def record_of(ref: RunRef, label: object) -> WatchRecord:
     """Return what a journal holds of a watch that begins."""
-    return WatchRecord(
-        key=key_of_run(ref),
-        ref=ref,
-        refs=(ref,),
-        label=label,
-        created_at=wall_time(),
-        traceparent=current_traceparent(),
-    )
+    return begun_now(WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label))
 
 
 def may_be_forgotten(outcome: AnyOutcome[Any]) -> bool:

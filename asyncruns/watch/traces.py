@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 
@@ -10,8 +11,8 @@ def current_traceparent() -> str:
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return ""
-    try:
+    with contextlib.suppress(Exception):  # a version that we do not know, or one that is being imported
         span = trace.get_current_span().get_span_context()
-        return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}" if span.is_valid else ""
-    except Exception:  # a version that we do not know, or half imported
-        return ""
+        if span.is_valid:
+            return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+    return ""
