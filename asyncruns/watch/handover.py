@@ -192,8 +192,16 @@ def check_has_journal(token: Token, journal: Journal | None) -> None:
 
 
 def _text_of(token: Token) -> str:
-    data = base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
+    said = msgspec.to_builtins(token)
+    if (record := said.get("record")) is not None:
+        record["calls"] = [_without(call, (None, False, 0.0)) for call in record["calls"]]
+        said["record"] = _without(record, (None, "", 0.0, [], ())) | {"label": record["label"]}
+    data = base64.urlsafe_b64encode(msgspec.json.encode(said)).decode().rstrip("=")
     return f"asyncruns{VERSION}.{data}"
+
+
+def _without(fields: Mapping[str, Any], defaults: tuple[object, ...]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in defaults}
 
 
 def _written(text: str) -> str:

@@ -23,7 +23,9 @@ class Bank:
         began: How often each call began, by its argument.
     """
 
-    def __init__(self, wire: WireName, path: Path | None = None, rounds: Any = ROUNDS[:1], working: float = 0.1) -> None:
+    def __init__(
+        self, wire: WireName, path: Path | None = None, rounds: Any = ROUNDS[:1], working: float = 0.1
+    ) -> None:
         self.wire, self._path = wire, path
         self.transport = InMemoryTransport(latency=0.01)
         scenario = Scenario(rounds=rounds, working=working, answer="Paid")
