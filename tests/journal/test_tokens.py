@@ -95,7 +95,7 @@ async def test_another_process_goes_on_with_a_watch_of_a_journal(bank: Bank, she
             token = watch.token()
             async with bank.journal() as other:
                 outcome: Any = None
-                with pytest.raises((NotOwnerError, WatchGaveUpError), match="goes on in .*: it can be claimed when"):
+                with pytest.raises((NotOwnerError, WatchGaveUpError), match=r"goes on in .*: it can be claimed when"):
                     outcome = await gone_on(shell, bank, token, other)
                 assert outcome is None
     bank.pays.set()
