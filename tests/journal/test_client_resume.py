@@ -30,9 +30,12 @@ def bank(request: pytest.FixtureRequest, wire: WireName, tmp_path: Path) -> Bank
 async def left(bank: Bank, label: object = "left") -> None:
     """Leave a watch in the journal while its calls are under way."""
     bank.pays.clear()
-    async with bank.journal() as journal, bank.client(journal) as client:
-        async with RunWatcher(client, await bank.run(), tools=bank.tools, label=label):
-            await bank.until_it_pays()
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        RunWatcher(client, await bank.run(), tools=bank.tools, label=label),
+    ):
+        await bank.until_it_pays()
     bank.pays.set()
 
 

@@ -89,15 +89,18 @@ def said_by(token: str) -> dict[str, Any]:
 
 async def test_another_process_goes_on_with_a_watch_of_a_journal(bank: Bank, shell: ShellName) -> None:
     bank.pays.clear()
-    async with bank.journal() as journal, bank.client(journal) as client:
-        async with watching(shell, client, await bank.run(), tools=bank.tools, label=[1]) as watch:
-            await bank.until_it_pays()
-            token = watch.token()
-            async with bank.journal() as other:
-                outcome: Any = None
-                with pytest.raises((NotOwnerError, WatchGaveUpError), match=r"goes on in .*: it can be claimed when"):
-                    outcome = await gone_on(shell, bank, token, other)
-                assert outcome is None
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        watching(shell, client, await bank.run(), tools=bank.tools, label=[1]) as watch,
+    ):
+        await bank.until_it_pays()
+        token = watch.token()
+        async with bank.journal() as other:
+            outcome: Any = None
+            with pytest.raises((NotOwnerError, WatchGaveUpError), match=r"goes on in .*: it can be claimed when"):
+                outcome = await gone_on(shell, bank, token, other)
+            assert outcome is None
     bank.pays.set()
     async with bank.journal() as other:
         outcome = await gone_on(shell, bank, token, other)
@@ -111,13 +114,16 @@ async def test_another_process_goes_on_with_a_watch_of_a_journal(bank: Bank, she
 
 async def test_a_token_names_the_watch_and_not_one_of_its_runs(wire: WireName, shell: ShellName) -> None:
     bank = Bank(wire, rounds=ROUNDS, working=0.2)
-    async with bank.journal() as journal, bank.client(journal) as client:
-        async with watching(shell, client, await bank.run(), tools=bank.tools) as watch:
-            token = watch.token()
-            while not bank.submits():
-                await bank.until_it_pays()
-                await _pause()
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        watching(shell, client, await bank.run(), tools=bank.tools) as watch,
+    ):
+        token = watch.token()
+        while not bank.submits():
+            await bank.until_it_pays()
             await _pause()
+        await _pause()
     async with bank.journal() as journal:
         outcome = await gone_on(shell, bank, token, journal)
     assert isinstance(outcome, Completed)
@@ -127,9 +133,12 @@ async def test_a_token_names_the_watch_and_not_one_of_its_runs(wire: WireName, s
 
 
 async def test_the_token_of_a_watch_that_needs_its_caller_is_kept_in_the_journal(bank: Bank, shell: ShellName) -> None:
-    async with bank.journal() as journal, bank.client(journal) as client:
-        async with watching(shell, client, await bank.run()) as watch:
-            outcome = await watch.wait()
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        watching(shell, client, await bank.run()) as watch,
+    ):
+        outcome = await watch.wait()
     assert isinstance(outcome, NeedsCaller)
     async with bank.journal() as journal:
         assert isinstance(await gone_on(shell, bank, outcome.token, journal), Completed)
@@ -153,18 +162,24 @@ async def test_the_token_of_a_watch_that_gave_up_outlives_its_delivery(bank: Ban
 
 
 async def test_a_token_of_a_journal_needs_a_journal(alone: Bank, shell: ShellName) -> None:
-    async with alone.journal() as journal, alone.client(journal) as client:
-        async with watching(shell, client, await alone.run()) as watch:
-            token = watch.token()
+    async with (
+        alone.journal() as journal,
+        alone.client(journal) as client,
+        watching(shell, client, await alone.run()) as watch,
+    ):
+        token = watch.token()
     with pytest.raises(InvalidRequestError, match="of a watch in a journal, and there is none here"):
         await gone_on(shell, alone, token)
 
 
 async def test_who_only_observes_needs_no_journal(alone: Bank, shell: ShellName) -> None:
-    async with alone.journal() as journal, alone.client(journal) as client:
-        async with watching(shell, client, await alone.run(), tools=alone.tools) as watch:
-            token = watch.token()
-            outcome = await gone_on(shell, alone, token, tools=None, observe_only=True)
+    async with (
+        alone.journal() as journal,
+        alone.client(journal) as client,
+        watching(shell, client, await alone.run(), tools=alone.tools) as watch,
+    ):
+        token = watch.token()
+        outcome = await gone_on(shell, alone, token, tools=None, observe_only=True)
     assert isinstance(outcome, Completed if alone.wire == "threads" else NeedsCaller)
 
 

@@ -90,10 +90,14 @@ async def test_another_process_may_ask_for_a_poll(bank: Bank, shell: ShellName, 
 @pytest.mark.parametrize("asker", ["fleet", "single"])
 async def test_another_process_may_ask_for_a_cancel(bank: Bank, shell: ShellName, asker: ShellName) -> None:
     run = await bank.run()
-    async with bank.journal() as journal, bank.client(journal) as client, watched(shell, client, run) as watch:
-        async with bank.journal() as other:
-            assert await asked(asker, bank.client(other), run, cancel=True) is (asker == "single")
-            outcome = await watch.wait()
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        watched(shell, client, run) as watch,
+        bank.journal() as other,
+    ):
+        assert await asked(asker, bank.client(other), run, cancel=True) is (asker == "single")
+        outcome = await watch.wait()
     assert isinstance(outcome, Cancelled)
     assert outcome.cancel_requested
 
@@ -138,15 +142,19 @@ async def test_a_run_that_nothing_watches_is_not_asked_about(bank: Bank) -> None
 
 async def test_a_run_of_a_later_round_is_found(shell: ShellName) -> None:
     bank = Bank("responses", rounds=ROUNDS[:1], working=30.0)
-    async with bank.journal() as journal, bank.client(journal) as client, bank.journal() as other:
-        async with watched(shell, client, await bank.run(), cadence=Cadence.fixed(5.0), tools=bank.tools) as watch:
-            first = watch.ref
-            while watch.ref == first:
-                await asyncio.sleep(1)
-            for ref in (first, watch.ref):
-                assert await bank.client(other).poll_now(ref)
-            assert await client.cancel_run(watch.ref)
-            assert isinstance(await watch.wait(), Cancelled)
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        bank.journal() as other,
+        watched(shell, client, await bank.run(), cadence=Cadence.fixed(5.0), tools=bank.tools) as watch,
+    ):
+        first = watch.ref
+        while watch.ref == first:
+            await asyncio.sleep(1)
+        for ref in (first, watch.ref):
+            assert await bank.client(other).poll_now(ref)
+        assert await client.cancel_run(watch.ref)
+        assert isinstance(await watch.wait(), Cancelled)
 
 
 async def test_nothing_listens_when_nothing_is_watched(bank: Bank, shell: ShellName) -> None:
@@ -218,6 +226,9 @@ async def test_the_trace_of_the_caller_is_kept(shell: ShellName, monkeypatch: py
     async with bank.client() as client, watched(shell, client, await bank.run()) as watch:
         assert watch.traceparent == ""
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", types.ModuleType("opentelemetry.trace"))
-    async with bank.journal() as journal, bank.client(journal) as client:
-        async with watched(shell, client, await bank.run()) as watch:
-            assert watch.traceparent == ""
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        watched(shell, client, await bank.run()) as watch,
+    ):
+        assert watch.traceparent == ""
