@@ -393,6 +393,27 @@ class Journal(ABC):
         """
 
 
+class Codec(Protocol):
+    """Changes what a journal keeps of its caller's content before it is written: encrypts it, or drops it.
+
+    That is the outputs of calls, labels, and outcomes; each is given as JSON, by itself. Ids, the name of the toolset,
+    and digests of calls are no content, and are written as they are. A journal may call the codec in a thread of its
+    own, one call at a time.
+    """
+
+    def encode(self, content: bytes, /) -> bytes | None:
+        """Return what to write instead; None to write nothing.
+
+        Without its output, a call counts as interrupted after a restart; without its outcome, a watch is polled anew;
+        a label is None then.
+        """
+        ...
+
+    def decode(self, data: bytes, /) -> bytes:
+        """Return the content of what `encode` has returned; raise any exception if that is not possible."""
+        ...
+
+
 class HasId(Protocol):
     """A run or a response, as an object of another client."""
 

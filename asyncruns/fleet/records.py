@@ -29,6 +29,7 @@ from asyncruns.watch.recorder import Recorder, begun_now, check_is_free, may_be_
 
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long
+DELIVERED_S: Final = 0.25  # one that was delivered is forgotten after at most this long, with others
 REWRITE_PAUSES_S: Final = (0.1, 0.5, 2.0, 10.0)  # after writes in a row that failed; the last one repeats
 
 
@@ -49,6 +50,7 @@ class Records:
         self._to_add: dict[str, Member] = {}
         self._finished: dict[str, tuple[float, AnyOutcome[Any]]] = {}  # with the time from which to record it
         self._gone: dict[str, None] = {}  # to be forgotten
+        self._gone_at = math.inf  # when to do that
         self._to_release: dict[str, None] = {}  # to be left to any process that claims them
         self._held: set[str] = set()  # what this fleet watches, or has outcomes of
         self._refs: dict[str, RunRef] = {}  # of what is held, by their keys
@@ -130,8 +132,10 @@ class Records:
                 del self._to_add[key]
                 self._end_try()
             self._open.discard(key)
+            if not self._gone:
+                self._gone_at = loop_time() + DELIVERED_S
+                wake(self._news)
             self._gone[key] = None
-            wake(self._news)
 
     def leave(self) -> None:
         """Leave the watches that have not finished to any process that claims them."""
@@ -233,9 +237,10 @@ class Records:
     @property
     def _due_at(self) -> float:
         """When there is something to write; infinity if nothing is left."""
-        if self._to_add or self._gone or self._to_release or (self._finished and self._is_leaving):
+        if self._to_add or self._to_release or (self._is_leaving and (self._gone or self._finished)):
             return -math.inf
-        return next(iter(self._finished.values()))[0] if self._finished else math.inf
+        recorded_at = next(iter(self._finished.values()))[0] if self._finished else math.inf
+        return min(recorded_at, self._gone_at) if self._gone else recorded_at
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
@@ -310,6 +315,8 @@ class Records:
                 self._gone[key] = None  # the others come first then
             elif key not in self._to_add:
                 self._let_go(key)
+        if len(self._gone) < RECORDS_AT_ONCE:
+            self._gone_at = loop_time() + DELIVERED_S
         return error
 
     async def _write_new(self) -> JournalError | None:

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from asyncruns.abc import Codec
 from asyncruns.errors import JournalError
 from asyncruns.journal.file_errors import error_of, is_gone
+from asyncruns.journal.forking import abandon_at_fork
 from asyncruns.journal.owner_lock import OwnerLock, sweep
-from asyncruns.journal.statements import SCHEMA, Owned, Statement, left_to_any
+from asyncruns.journal.rows import SCHEMA, Owned
+from asyncruns.journal.statements import Statement, left_to_any, pruned
 
+T = TypeVar("T")
 VERSION: Final = 1
 APPLICATION_ID: Final = 0x6172756E  # "arun", at byte 68 of the file; so does `file` know it
 _SETTINGS: Final = (
@@ -34,15 +39,20 @@ class Database:
     Args:
         path: The file.
         busy_timeout: Seconds to wait for other processes that write.
+        codec: What the caller's content passes through.
+        keep_outcomes: Seconds after which an outcome that was not delivered is forgotten.
     """
 
-    def __init__(self, path: Path, busy_timeout: float) -> None:
+    def __init__(self, path: Path, busy_timeout: float, codec: Codec | None, keep_outcomes: float) -> None:
         self._path = path
         self._timeout = busy_timeout
+        self._codec, self._keep_outcomes = codec, keep_outcomes
         self._connection: sqlite3.Connection | None = None
         self._lock: OwnerLock | None = None
         self._db: Owned | None = None
         self._files: tuple[tuple[int, int], ...] = ()
+        self.in_use: threading.Lock = threading.Lock()  # while a fork must wait
+        abandon_at_fork(self)
 
     def open(self) -> None:
         """Open the file, create or migrate its schema, and begin to own watches.
@@ -53,17 +63,25 @@ class Database:
         try:
             self._path = Path(os.path.realpath(self._path))
             _create(self._path)
-            self._connection = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None)
-            self._prepare(self._connection)
+            with self.in_use:
+                self._connection = sqlite3.connect(
+                    self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+                )
+                self._prepare(self._connection)
         except BaseException as error:
             self._end()
             raise error_of(self._path, error, self._timeout) from error
+        self.run([pruned])
 
     def run(self, statements: Sequence[Statement]) -> list[Any]:
         """Run statements in one transaction; return for each what it returned, or a JournalError. Never raises.
 
         A statement that fails is undone, and the others are not. If the transaction fails, each is run by itself.
         """
+        with self.in_use:
+            return self._run(statements)
+
+    def _run(self, statements: Sequence[Statement]) -> list[Any]:
         try:
             db = self._begin()
         except Exception as error:
@@ -76,8 +94,25 @@ class Database:
             self._roll_back()
             if len(statements) == 1:
                 return [error_of(self._path, error, self._timeout)]
-            return [result for statement in statements for result in self.run([statement])]
+            return [result for statement in statements for result in self._run([statement])]
         return results
+
+    def read(self, statement: Callable[[Owned], T]) -> T:
+        """Return what a statement returns that only reads: what one moment has, without waiting for what is written.
+
+        Raises:
+            JournalError: It could not be read.
+        """
+        try:
+            with self.in_use:
+                db = self._checked()
+                db.connection.execute("BEGIN")
+                try:
+                    return statement(db)
+                finally:
+                    self._roll_back()
+        except Exception as error:
+            raise error_of(self._path, error, self._timeout) from error
 
     def close(self) -> None:
         """Release the watches that are owned, and close. Never raises; may be called twice."""
@@ -86,7 +121,9 @@ class Database:
         self._end()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # else another process may create it between the questions
         _check_is_ours(self._path, connection)
+        connection.execute("COMMIT")
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (2,):
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a file that is empty
         self._use_wal(connection)
@@ -103,7 +140,7 @@ class Database:
         connection.execute("COMMIT")
         connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page only
         self._files = self._found_files()
-        self._db = Owned(connection, self._lock.owner, owners)
+        self._db = Owned(connection, self._lock.owner, owners, self._codec, self._keep_outcomes)
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         """Switch to write-ahead logging; two processes that do so at once are refused at once, without waiting."""
@@ -120,10 +157,14 @@ class Database:
             raise JournalError(f"Journal {self._path}: SQLite cannot share a file there: choose a local disk")
 
     def _begin(self) -> Owned:
+        db = self._checked()
+        db.connection.execute("BEGIN IMMEDIATE")
+        return db
+
+    def _checked(self) -> Owned:
         if self._db is None:
             raise JournalError(f"Journal {self._path} is closed")
         self._check_files()
-        self._db.connection.execute("BEGIN IMMEDIATE")
         return self._db
 
     def _attempt(self, db: Owned, statement: Statement) -> object:
@@ -146,13 +187,22 @@ class Database:
     def _end(self) -> None:
         """Close and release whatever is open. Never raises."""
         self._db = None
+        with self.in_use:
+            self._close_connection()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _close_connection(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+
+    def abandon(self) -> None:
+        """Close what the parent has opened, in a forked child: the parent keeps its locks and files. Never raises."""
+        self._db = self._lock = None
+        self._close_connection()
 
     def _check_files(self) -> None:
         try:

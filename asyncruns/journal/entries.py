@@ -15,6 +15,7 @@ from asyncruns.wire.plain import is_plain
 
 MAX_OUTPUT_BYTES: Final = 10_000_000
 _DECODER: Final = msgspec.json.Decoder(WatchRecord)
+_NO_CONTENT: Final[dict[str, Any]] = {"label": None}  # the fields of a record that are content of the caller's
 
 
 def as_json(key: str, what: str, value: object) -> bytes:
@@ -32,25 +33,43 @@ def as_json(key: str, what: str, value: object) -> bytes:
 
 
 def packed(record: WatchRecord) -> bytes:
-    """Return a record as JSON, without its calls and its outcome.
+    """Return a record as JSON, without its calls, its outcome and its content.
 
     Raises:
-        JournalError: Its label is not JSON.
+        JournalError: It cannot be written as JSON.
     """
-    if record.label is not None:
-        as_json(record.key, "label", record.label)
-    return _encoded(record.key, replace(record, calls=(), outcome=None, owner=""))
+    return _encoded(record.key, replace(record, calls=(), outcome=None, owner="", **_NO_CONTENT))
 
 
-def unpacked(key: str, data: bytes, calls: Iterable[CallRecord] = (), outcome: bytes | None = None) -> WatchRecord:
-    """Return the record of some JSON, with its calls and its outcome.
+def content_of(record: WatchRecord) -> bytes | None:
+    """Return the content of the caller's that a record has, as JSON; None if it has none.
+
+    Raises:
+        JournalError: It is no plain JSON.
+    """
+    content = {name: value for name in _NO_CONTENT if (value := getattr(record, name)) is not None}
+    for name, value in content.items():
+        as_json(record.key, name, value)
+    return _encoded(record.key, content) if content else None
+
+
+def unpacked(
+    key: str,
+    data: bytes,
+    calls: Iterable[CallRecord] = (),
+    outcome: bytes | None = None,
+    content: bytes | None = None,
+) -> WatchRecord:
+    """Return the record of some JSON, with its calls, its outcome and its content.
 
     Raises:
         JournalError: The JSON is not that of a record.
     """
     try:
         told = None if outcome is None else msgspec.json.decode(outcome, type=dict[str, Any])
-        return replace(_DECODER.decode(data), calls=tuple(calls), outcome=told)
+        more = {} if content is None else msgspec.json.decode(content, type=dict[str, Any])
+        more = {name: value for name, value in more.items() if name in _NO_CONTENT}
+        return replace(_DECODER.decode(data), calls=tuple(calls), outcome=told, **more)
     except msgspec.MsgspecError as error:
         raise unreadable(key, error) from error
 

@@ -20,6 +20,7 @@ from asyncruns.journal.entries import (
     MAX_OUTPUT_BYTES,
     accepted,
     as_json,
+    content_of,
     moved_to,
     not_there,
     of_another,
@@ -97,6 +98,7 @@ class MemoryJournal(Journal):
                 entry.owner = None if entry.owner is self._owner else entry.owner
         self.store._owners.discard(self._owner)
         self._owner = None
+        wake(self.store._news)
 
     async def add(self, watches: Sequence[WatchRecord]) -> list[WatchRecord]:
         """Add watches, which this process owns then; return them as the journal has them now, in the order given."""
@@ -230,6 +232,7 @@ class MemoryJournal(Journal):
             if self.store._news is None or self.store._news.done():
                 self.store._news = asyncio.get_running_loop().create_future()
             await asyncio.shield(self.store._news)
+            self._check_is_open()
 
     @property
     def _is_open(self) -> bool:
@@ -238,6 +241,9 @@ class MemoryJournal(Journal):
     async def _written(self) -> None:
         """Yield to other tasks, as a write to a disk does, and check that the journal is open then."""
         await asyncio.sleep(0)
+        self._check_is_open()
+
+    def _check_is_open(self) -> None:
         if not self._is_open:
             raise JournalError("This journal is not open: use it inside of async with, or call open() first")
 
@@ -259,5 +265,5 @@ class MemoryJournal(Journal):
     def _entry_of(self, record: WatchRecord) -> _Entry:
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)
         calls = {call.key: call for call in writable(record.calls, MAX_OUTPUT_BYTES)}
-        copy = unpacked(record.key, packed(record), (), outcome)
+        copy = unpacked(record.key, packed(record), (), outcome, content_of(record))
         return _Entry(self._owner, copy, calls, run_texts(copy.ref, *copy.refs))

@@ -1,16 +1,19 @@
 """How processes of one machine see whether another one lives: each holds a lock of the operating system for its life.
 
 A lock ends with its process, however that ends, so that what the process owned is free at once. Each owner locks a file
-of its own, whose name no other will ever use. Two properties of POSIX record locks decide what happens here: a forked
-child does not inherit them, which is what is wanted; and a process loses its lock when it closes *any* descriptor of
-the file, so that a process never opens the file of an owner that lives in itself.
+of its own, whose name no other will ever use. Whether it lives is tried with a lock of one byte, a random one, so that
+processes that try at once do not take each other for the owner. Two properties of POSIX record locks decide what
+happens here: a forked child does not inherit them, which is what is wanted; and a process loses its lock when it closes
+*any* descriptor of the file, so that a process never opens the file of an owner that lives in itself.
 
-All functions block. They are called in a transaction of the database, so that no two processes run them at once.
+All functions block. `OwnerLock` and `sweep` are called in a transaction of the database that writes, so that no two
+processes run them at once.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import uuid
 from contextlib import suppress
@@ -21,6 +24,7 @@ if sys.platform != "win32":
     import fcntl
 
 _OURS: Final[set[tuple[int, str]]] = set()  # with the process, since a forked child has a copy of this
+_BYTES: Final = 1 << 62  # of a file, as far as locks go
 
 
 def is_supported() -> bool:
@@ -45,7 +49,7 @@ class OwnerLock:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(self._file, f"process {os.getpid()}\n".encode())
+            os.write(self._file, f"{_process(os.getpid())}\n".encode())
         except OSError:
             os.close(self._file)
             raise
@@ -73,12 +77,21 @@ def lives(folder: Path, owner: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, secrets.randbelow(_BYTES))
     except OSError:  # EACCES or EAGAIN
         return True
     finally:
         os.close(file)
     return False
+
+
+def words_of(folder: Path, owner: str) -> str:
+    """Return who an owner is, in words for people. Never raises."""
+    if (os.getpid(), owner) in _OURS:
+        return _process(os.getpid())
+    with suppress(OSError, UnicodeDecodeError):
+        return (folder / owner).read_text().strip() or "another process"
+    return "another process"
 
 
 def sweep(folder: Path) -> None:
@@ -87,3 +100,7 @@ def sweep(folder: Path) -> None:
         for path in list(folder.iterdir()):
             if not lives(folder, path.name):
                 path.unlink(missing_ok=True)
+
+
+def _process(pid: int) -> str:
+    return f"process {pid}"

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
-from asyncruns.abc import Journal
+from asyncruns.abc import Codec, Journal
 from asyncruns.errors import ConfigurationError, JournalError
 from asyncruns.journal import statements
 from asyncruns.journal.database import Database
-from asyncruns.journal.entries import MAX_OUTPUT_BYTES, as_json, packed, writable
+from asyncruns.journal.entries import MAX_OUTPUT_BYTES, as_json, content_of, packed, run_texts, writable
 from asyncruns.journal.group_commit import GroupCommit
 from asyncruns.journal.own_thread import OwnThread
 from asyncruns.journal.owner_lock import is_supported
+from asyncruns.journal.rows import NewWatch
 from asyncruns.journal.statements import Statement
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.lifecycle.values import RunRef
+
+KEEP_OUTCOMES_S: Final = 30 * 86400.0
+WISHES_PAUSE_S: Final = 0.25  # between reads of what other processes ask for, while a caller waits for it
 
 
 class SQLiteJournal(Journal):
@@ -52,13 +57,22 @@ class SQLiteJournal(Journal):
         path: The file; created if missing, in a folder that exists.
         max_output_bytes: How large the output of a call may be, in bytes of UTF-8; a larger one raises a JournalError.
         busy_timeout: How long a write waits for other processes that write, in seconds.
+        keep_outcomes: After how many seconds an outcome that was recorded, but never delivered, is forgotten, if no
+            living process owns it: when a journal is opened, and at `claim`. 30 days by default; `math.inf` for never.
+        codec: What the outputs of calls, the labels and the outcomes pass through, to be encrypted or dropped.
 
     Raises:
         ConfigurationError: The path names no file, or this operating system has no such locks.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, max_output_bytes: int = MAX_OUTPUT_BYTES, busy_timeout: float = 10.0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+        busy_timeout: float = 10.0,
+        keep_outcomes: float = KEEP_OUTCOMES_S,
+        codec: Codec | None = None,
     ) -> None:
         name = os.fspath(path)
         if not name or name == ":memory:":
@@ -69,6 +83,7 @@ class SQLiteJournal(Journal):
             )
         self._path = Path(name)
         self._most_bytes, self._busy_timeout = max_output_bytes, busy_timeout
+        self._keep_outcomes, self._codec = keep_outcomes, codec
         self._commits: GroupCommit | None = None
         self._is_opening = False
 
@@ -85,7 +100,8 @@ class SQLiteJournal(Journal):
             raise JournalError(f"Journal {self._path} is open already: open one journal for each client or fleet")
         self._is_opening = True
         loop = asyncio.get_running_loop()
-        database, thread = Database(self._path, self._busy_timeout), OwnThread("asyncruns-journal")
+        database = Database(self._path, self._busy_timeout, self._codec, self._keep_outcomes)
+        thread = OwnThread("asyncruns-journal")
         opening = loop.run_in_executor(thread, database.open)
         try:
             await asyncio.shield(opening)
@@ -140,11 +156,13 @@ class SQLiteJournal(Journal):
     async def read(self) -> list[WatchRecord]:
         """Return all watches, the oldest first, with who owns each; own none of them, and change nothing.
 
+        An owner is "process 123", by its id in this machine. One that cannot be read is skipped, with a warning. It
+        does not wait for what other processes write.
+
         Raises:
             JournalError: It could not be read.
         """
-        records: list[WatchRecord] = await self._written(statements.read)
-        return records
+        return await self._opened().read(statements.read)
 
     async def release(self, watches: Sequence[str]) -> None:
         """Leave watches to any journal that claims them, this one too; skip those that are not owned or not there.
@@ -202,7 +220,7 @@ class SQLiteJournal(Journal):
             NotOwnerError: Another process owns one of the watches; then none is written.
         """
         texts = {key: as_json(key, "outcome", outcome) for key, outcome in outcomes.items()}
-        await self._written(statements.finished(texts))
+        await self._written(statements.finished(texts, time.time()))
 
     async def delivered(self, watches: Sequence[str]) -> None:
         """Forget watches whose outcomes were delivered, or which the caller has left; skip those that are not there.
@@ -214,20 +232,43 @@ class SQLiteJournal(Journal):
         await self._written(statements.delivered(tuple(watches)))
 
     async def ask(self, ref: RunRef, wish: Wish) -> bool:
-        """Ask the process that watches a run for something; return False if no other living process does."""
-        return False
+        """Ask the process that watches a run for something; return False if no other living process does.
+
+        It stays asked until an owner of the watch has read it, also if the owner dies. If the caller is cancelled, it
+        may be asked.
+
+        Raises:
+            JournalError: It could not be written.
+        """
+        (text,) = run_texts(ref)
+        is_asked: bool = await self._written(statements.asked(text, wish.value))
+        return is_asked
 
     async def wishes(self) -> list[tuple[str, Wish]]:
-        """Wait until other processes ask something of watches that this one owns, and return it once, with the keys."""
-        await asyncio.Event().wait()
-        return []
+        """Wait until other processes ask something of watches that this one owns, and return it once, with the keys.
 
-    async def _written(self, statement: Statement, undo: Statement | None = None) -> Any:
+        The file is read every 0.25 s for it. If the caller is cancelled, what it would have returned is returned to the
+        next one.
+
+        Raises:
+            JournalError: It could not be read, or the journal was closed.
+        """
+        while True:
+            if await self._opened().read(statements.has_wishes):
+                found: list[tuple[str, str]] = await self._written(*statements.wished())
+                if found:
+                    return [(key, Wish(wish)) for key, wish in found]
+            await asyncio.sleep(WISHES_PAUSE_S)
+
+    def _opened(self) -> GroupCommit:
         if self._commits is None:
             raise JournalError(f"Journal {self._path} is not open: use it inside of async with, or call open() first")
-        return await self._commits.write(statement, undo)
+        return self._commits
 
-    def _entry_of(self, record: WatchRecord) -> tuple[WatchRecord, bytes, bytes | None]:
+    async def _written(self, statement: Statement, undo: Statement | None = None) -> Any:
+        return await self._opened().write(statement, undo)
+
+    def _entry_of(self, record: WatchRecord) -> NewWatch:
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)
         calls = tuple(writable(record.calls, self._most_bytes))
-        return replace(record, calls=calls), packed(record), outcome
+        return NewWatch(replace(record, calls=calls), packed(record), content_of(record), outcome)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from asyncruns.abc import Journal
 from asyncruns.errors import JournalError, NotOwnerError
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.lifecycle.values import RunRef
 
 Factory = Callable[[], Journal]
@@ -287,16 +288,124 @@ async def _is_safe_to_cancel(factory: Factory) -> None:
             with suppress(asyncio.CancelledError):
                 await begin
             assert await journal.begin("0", [_call("3")]) in ([], [_call("3")]), "a cancel spoils later calls"
-        cancelled = [asyncio.ensure_future(factory().open()) for _ in range(4)]
+        others = [factory() for _ in range(4)]
+        cancelled = [asyncio.ensure_future(other.open()) for other in others]
         for passes, opening in enumerate(cancelled):
             for _ in range(passes):
                 await asyncio.sleep(0)
             opening.cancel()
         await asyncio.gather(*cancelled, return_exceptions=True)
+        for other in others:
+            await other.aclose()
         records = await _reread(journal, factory)
     for record in records[1:]:
         ids = [call.call_id for call in record.calls]
         assert ids in ([], ["1", "2"]), f"a call that was cancelled is written by halves: {ids}"
+
+
+async def _claims_by_key(factory: Factory) -> None:
+    async with factory() as mine, factory() as other:
+        await mine.add([_watch("b", 2.0), _watch("a", 3.0), _watch("c", 1.0), _watch("owned")])
+        await mine.begin("a", [_call("1")])
+        await mine.release(["a", "b", "c"])
+        assert await other.claim([]) == [], "a journal that claims no watch claims some"
+        whole = _watch("a", 3.0, calls=(_call("1"),))
+        claimed = await other.claim(["a", "never there", "b", "owned", "a"])
+        assert claimed == [_watch("b", 2.0), whole], f"not the watches that were to be claimed: {claimed}"
+        assert await other.claim(["a"]) == [], "a journal claims a watch again that it owns"
+        assert await mine.claim() == [_watch("c", 1.0)], "a watch is claimed that was not to be"
+
+
+async def _reads(factory: Factory) -> None:
+    async with factory() as mine, factory() as other:
+        await mine.add([_watch("b", 2.0), _watch("a", 1.0, label=_LABEL), _watch("free", 3.0)])
+        await mine.begin("a", [_call("1")])
+        await mine.answered("a", [_call("1", "one")])
+        await mine.finished({"a": _OUTCOME})
+        await mine.release(["free"])
+        for journal in (mine, other):
+            records = await journal.read()
+            whole = _watch("a", 1.0, label=_LABEL, calls=(_call("1", "one"),), outcome=_OUTCOME)
+            expected = [whole, _watch("b", 2.0), _watch("free", 3.0)]
+            assert [replace(record, owner="") for record in records] == expected, f"not what is there: {records}"
+            owned = [bool(record.owner) for record in records]
+            assert owned == [True, True, False], f"a record does not say whether a living process owns it: {records}"
+        assert await other.claim() == [_watch("free", 3.0)], "reading has changed who owns what"
+        await mine.aclose()
+        owned = [bool(record.owner) for record in await other.read()]
+        assert owned == [False, False, True], "a journal that was closed still owns watches"
+
+
+async def _begins_again_what_was_accepted(factory: Factory) -> None:
+    accepted, later = replace(_call("1", "one"), accepted_at=5.0), replace(_call("2", "two"), accepted_at=7.0)
+    async with factory() as journal:
+        await journal.add([_watch("w"), _watch("v")])
+        for key in ("w", "v"):
+            await journal.begin(key, [_call("1")])
+        await journal.answered("w", [_call("1", "one")])
+        await journal.moved("w", _OTHER, 5.0)
+        records = {record.key: record for record in await journal.read()}
+        assert records["w"].calls == (accepted,), f"it is not noted when a call was accepted: {records['w']}"
+        assert records["v"].calls == (_call("1"),), f"a call of another watch counts as accepted: {records['v']}"
+        await journal.begin("w", [_call("2")])
+        await journal.answered("w", [_call("2", "two")])
+        await journal.moved("w", _OTHER, 7.0)
+        (record,) = [record for record in await journal.read() if record.key == "w"]
+        assert record.calls == (later,), f"not the calls of the last submit alone: {record}"
+        assert await journal.begin("w", [_call("2")]) == [], "a call with the key of one that was accepted is not new"
+        assert await journal.begin("w", [_call("2")]) == [_call("2")], "it has what the accepted one had"
+
+
+async def _asks(factory: Factory) -> None:
+    async with factory() as mine, factory() as other:
+        await mine.add([_watch("w"), _watch("v"), _watch("left")])
+        await mine.moved("w", _OTHER, 1.0)
+        await mine.release(["left"])
+        for ref in (_ref("never there"), _ref("left")):
+            assert not await other.ask(ref, Wish.POLL), "a process was asked that does not watch the run"
+        assert not await mine.ask(_ref("v"), Wish.POLL), "a journal asks itself"
+        waiting = asyncio.ensure_future(mine.wishes())
+        await asyncio.sleep(0)
+        assert await other.ask(_OTHER, Wish.POLL), "the process that watches a run cannot be asked"
+        assert await waiting == [("w", Wish.POLL)], "a process that waits is not told what is asked"
+        for ref, wish in ((_ref("v"), Wish.CANCEL), (_ref("w"), Wish.POLL), (_ref("v"), Wish.CANCEL)):
+            assert await other.ask(ref, wish), "a run cannot be asked for by the ref that it had at first"
+        wishes = await mine.wishes()
+        assert sorted(wishes, key=itemgetter(0)) == [("v", Wish.CANCEL), ("w", Wish.POLL)], (
+            f"not what was asked: {wishes}"
+        )
+        assert await other.ask(_ref("v"), Wish.CANCEL), "what was asked once cannot be asked again"
+        assert await mine.wishes() == [("v", Wish.CANCEL)], "what was asked again is not told"
+        await _returns_what_a_cancelled_caller_did_not_get(mine, other)
+
+
+async def _returns_what_a_cancelled_caller_did_not_get(mine: Journal, other: Journal) -> None:
+    for passes in range(12):
+        waiting = asyncio.ensure_future(mine.wishes())
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        assert await other.ask(_ref("v"), Wish.POLL), "the process that watches a run cannot be asked"
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        try:
+            wishes = await waiting
+        except asyncio.CancelledError:
+            wishes = await mine.wishes()
+        assert wishes == [("v", Wish.POLL)], f"a caller that was cancelled took what was asked: {wishes}"
+
+
+async def _keeps_wishes_for_the_next_owner(factory: Factory) -> None:
+    async with factory() as mine, factory() as other:
+        await mine.add([_watch("w"), _watch("v")])
+        assert await other.ask(_ref("w"), Wish.CANCEL)
+        assert await other.ask(_ref("v"), Wish.CANCEL)
+        await mine.delivered(["v"])
+        await mine.aclose()
+        assert not await other.ask(_ref("w"), Wish.POLL), "a process was asked that has closed its journal"
+        await other.claim()
+        await other.add([_watch("v")])
+        assert await other.wishes() == [("w", Wish.CANCEL)], "the next owner is not told what was asked"
 
 
 _CHECKS: Final[Sequence[Callable[[Factory], Awaitable[None]]]] = (
@@ -313,6 +422,11 @@ _CHECKS: Final[Sequence[Callable[[Factory], Awaitable[None]]]] = (
     _forgets,
     _has_one_owner,
     _claims_for_one,
+    _claims_by_key,
+    _reads,
+    _begins_again_what_was_accepted,
+    _asks,
+    _keeps_wishes_for_the_next_owner,
     _fails_alone,
     _is_safe_to_cancel,
 )

@@ -228,10 +228,10 @@ class CallAnswerer:
         return output is not None
 
     async def _answered(self, answers: Answers, *, failed: bool = False) -> None:
-        """Post outputs, once they are written down."""
+        """Post outputs, and write them down: before their submit, which is written later, and with it if possible."""
+        self._post(CallsAnswered(loop_time(), answers, failed))
         if self._recorder is not None:
             await self._recorder.answered(answers, failed=failed)
-        self._post(CallsAnswered(loop_time(), answers, failed))
 
     async def _ask_for_approval(self, calls: tuple[Call, ...], owed: list[Awaitable[Any]]) -> None:
         if not (calls := await self._begin(calls)):

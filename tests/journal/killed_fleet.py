@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -80,12 +82,13 @@ async def kill_some(folder: Path, wire: str, chance: random.Random, *, runs: int
             waiting = asyncio.create_task(program.wait())
             if counted.kills < at_most:
                 await asyncio.wait({waiting}, timeout=chance.uniform(0.0, 1.5 if counted.kills else 0.8))
-                if program.returncode is None:
-                    program.kill()
-                    counted.kills += 1
-            if await waiting == 0:
+                with suppress(ProcessLookupError):
+                    os.kill(program.pid, signal.SIGKILL)  # program.kill() takes an exit status from asyncio (gh-87744)
+            status = await waiting
+            counted.kills += status == -signal.SIGKILL
+            if status == 0:
                 break
-            assert program.returncode == -9, program.returncode
+            assert status == -signal.SIGKILL, status
         _count(counted, folder, emulator)
     return counted
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from writers import IN_MEMORY
 
 from asyncruns import JournalError, MemoryJournal, RunRef, SQLiteJournal
 from asyncruns.abc import Journal
 from asyncruns.journal.memory import MemoryStore
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.testing import VirtualTimeLoop
 
 Operation = Callable[[Journal], Awaitable[object]]
@@ -55,10 +56,27 @@ async def reopen(journal: Journal) -> None:
     await journal.open()
 
 
+async def readable(journal: Journal) -> list[WatchRecord]:
+    return [replace(record, owner="owned" * bool(record.owner)) for record in await journal.read()]
+
+
+async def asked(journal: Journal) -> list[tuple[str, Wish]]:
+    """Return what is asked, in any order; nothing if it would have to wait."""
+    waiting = asyncio.ensure_future(journal.wishes())
+    done, _ = await asyncio.wait({waiting}, timeout=1.0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    return sorted(waiting.result(), key=str) if done else []
+
+
 def operations() -> st.SearchStrategy[Operation]:
     return st.one_of(
         st.lists(watches, max_size=3, unique_by=lambda watch: watch.key).map(lambda given: lambda j: j.add(given)),
         st.just(lambda j: j.claim()),
+        st.lists(keys, max_size=2).map(lambda given: lambda j: j.claim(given)),
+        st.just(readable),
+        st.tuples(refs, st.sampled_from(Wish)).map(lambda given: lambda j: j.ask(*given)),
+        st.just(asked),
         st.tuples(keys, calls).map(lambda given: lambda j: j.begin(*given)),
         st.tuples(keys, calls).map(lambda given: lambda j: j.answered(*given)),
         st.tuples(keys, st.lists(texts, max_size=2)).map(lambda given: lambda j: j.submitting(*given)),

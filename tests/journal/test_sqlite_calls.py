@@ -83,6 +83,7 @@ async def test_a_claim_that_is_cancelled_leaves_what_was_added_at_the_same_time(
         await journal.release(["w", "v"])
         claiming = asyncio.ensure_future(journal.claim())
         adding = asyncio.ensure_future(journal.add([WATCH]))
+        await asyncio.sleep(0)
         await asyncio.sleep(0)  # both are in one transaction now
         claiming.cancel()
         assert await adding == [WATCH]

@@ -105,15 +105,65 @@ def test_a_forked_child_owns_nothing_and_does_not_keep_the_lock_of_its_parent(pa
     connection.send("end")
 
 
+def fork_and_close(path: Path, connection: Connection) -> None:
+    """Own a watch, fork a child that opens a journal of its own, and close ours before or after that."""
+    loop = asyncio.new_event_loop()
+    journal = SQLiteJournal(path)
+    loop.run_until_complete(journal.open())
+    loop.run_until_complete(journal.add([WATCH]))
+    child_opens_first = connection.recv() == "child first"
+    opened, closed = os.pipe(), os.pipe()
+    if os.fork() == 0:
+        connection.send(asyncio.run(_as_child(path, connection, opened[1], closed[0], child_opens_first)))
+        os._exit(0)
+    if child_opens_first:
+        os.read(opened[0], 1)
+    loop.run_until_complete(journal.aclose())
+    os.write(closed[1], b".")
+    os.wait()
+
+
+async def _as_child(path: Path, connection: Connection, opened: int, closed: int, opens_first: bool) -> object:
+    if not opens_first:
+        os.read(closed, 1)
+    try:
+        async with SQLiteJournal(path) as journal:
+            if opens_first:
+                os.write(opened, b".")
+                os.read(closed, 1)
+            await journal.claim()
+            connection.send("claimed")
+            connection.recv()
+            await journal.begin("w", [CallRecord(key="1", call_id="1")])
+            return [record.key for record in await journal.read()]
+    except JournalError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("order", ["child first", "parent first"])
+def test_a_forked_child_has_a_journal_of_its_own_when_its_parent_closes(path: Path, order: str) -> None:
+    process, connection = started(fork_and_close, path)
+    connection.send(order)
+    assert received(connection) == "claimed"
+    asyncio.run(add(path, "v"))  # shows whether SQLite goes on in the child with what it has inherited
+    connection.send("go on")
+    assert received(connection) == ["w", "v"]
+    process.join()
+    (first, _) = asyncio.run(claimed(path))
+    assert first.calls == (CallRecord(key="1", call_id="1"),)
+
+
+async def add(path: Path, key: str) -> None:
+    async with SQLiteJournal(path) as journal:
+        await journal.add([WatchRecord(key=key, ref=RunRef("thread_run", (key,)))])
+
+
 def open_at_once(path: Path, connection: Connection) -> None:
     """Open a journal when told to, and report what was raised."""
 
-    name = str(os.getpid())
-
     async def run() -> None:
         try:
-            async with SQLiteJournal(path) as journal:
-                await journal.add([WatchRecord(key=name, ref=RunRef("thread_run", (name,)))])
+            await add(path, str(os.getpid()))
         except JournalError as error:
             connection.send(str(error))
         else:
