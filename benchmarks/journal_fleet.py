@@ -212,7 +212,11 @@ def main(arguments: list[str] | None = None) -> int:
     missed = {name: results[name]["times"] for name in ("no tools", "one round")}
     is_met = all(value <= GOAL for times in missed.values() for value in times.values())
     if not args.dry:
-        about = {"asyncruns": version("asyncruns"), "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+        about = {
+            "asyncruns": version("asyncruns"),
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+        }
         settings = {"runs": args.runs, "requests_per_second": args.rate, "lasts_at_most_s": args.lasts}
         data = rounded({**about, **settings, **results, "at_most_times": GOAL, "is_met": is_met})
         (RESULTS / "journal_fleet.json").write_text(json.dumps(data, indent=1) + "\n")

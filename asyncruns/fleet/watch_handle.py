@@ -68,7 +68,7 @@ class Watch(AsyncOnly, Generic[R]):
             await self._listener.ended()
 
     async def recorded(self) -> None:
-        """Wait until the journal of the fleet has this watch, so that `Fleet.resume` takes it up after a crash.
+        """Wait until the journal of the fleet has this watch, so that `resume` takes it up after a crash.
 
         Returns at once without a journal; of a run that is still to be created, it waits for that. Safe to cancel.
 
