@@ -102,9 +102,8 @@ async def watch(base_url: str, count: int, rate: float, path: str) -> Figures:
 
 async def leave(base_url: str, count: int, path: str) -> None:
     """Leave all runs unfinished in a journal."""
-    async with SQLiteJournal(path) as journal, Client(f"{base_url}/v1", api_key="none") as client:
-        async with Fleet(client, journal=journal, on_exit="leave", requests_per_second=None) as fleet:
-            await fleet.add_many(refs(count))
+    async with (SQLiteJournal(path) as journal, Client(f"{base_url}/v1", api_key="none") as client, Fleet(client, journal=journal, on_exit="leave", requests_per_second=None) as fleet):
+        await fleet.add_many(refs(count))
 
 
 async def restart(base_url: str, count: int, rate: float | None, path: str) -> Figures:

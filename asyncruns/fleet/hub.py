@@ -287,7 +287,11 @@ class Hub(Generic[R]):
     async def _claimed(self, member: Member, token: Token) -> RunRef:
         """Return the run that the watch of a token is at, once it is ours."""
         if self.runner.records is not None:
-            await self.runner.records.go_on(member, token)
+            try:
+                await self.runner.records.go_on(member, token)
+            except JournalError:
+                member.ref = token.ref  # so that its outcome names it
+                raise
         else:
             member.recorder = await record_privately(begun_now(token.record or record_of(token.ref, None)))
         if member.recorder is None:

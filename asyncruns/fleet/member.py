@@ -494,9 +494,11 @@ class Member(Slot):
             handed = None if self.is_over else self.handed_over(self.machine.end)
             self.outcome = replace(self.outcome, ref=ref, refs=self.refs, _handed=handed)
 
-    def handed_over(self, end: End | None) -> HandedOver:
-        """Return what a token of the watch needs to know; `end` is how it finished, if it has."""
+    def handed_over(self, end: End | None) -> HandedOver | None:
+        """Return what a token of the watch needs to know, if it is ours; `end` is how it finished, if it has."""
         if self.recorder is None:
+            if end is not None and end.reason is Reason.TAKEN_OVER:  # it was to go on from a token
+                return None
             return handed_over("", self.machine, end)
         return self.recorder.handed_over(self.machine, end)
 

@@ -17,7 +17,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
-from asyncruns.watch.handover import token_for
+from asyncruns.watch.handover import HandedOver, token_for
 from asyncruns.watch.observers import E, Ended, Feed
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.subscribers import NO_TEXT, Subscribed, Subscribers, TextSoFar
@@ -206,7 +206,8 @@ class Watch(AsyncOnly, Generic[R]):
                 f"The watch of {member.ref} goes on, and has no journal: two watches would run its tools twice. Cancel "
                 "it first, or pass journal=SQLiteJournal(...) to the fleet"
             )
-        return token_for(member.ref, member.refs, member.label, member.handed_over(None), member.client)
+        handed = member.handed_over(None) or HandedOver()
+        return token_for(member.ref, member.refs, member.label, handed, member.client)
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.

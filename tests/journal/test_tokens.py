@@ -7,7 +7,7 @@ import base64
 import copy
 import json
 import pickle
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from asyncruns import (
     Fleet,
     GaveUp,
     InvalidRequestError,
+    JournalError,
+    MemoryJournal,
     NeedsCaller,
     NotOwnerError,
     Reason,
@@ -30,6 +32,7 @@ from asyncruns import (
     WatchGaveUpError,
 )
 from asyncruns.abc import Journal
+from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.testing import Fault
 from asyncruns.watch.handover import Token, token_in
 
@@ -326,6 +329,52 @@ async def test_a_fleet_that_watches_the_run_shares_its_watch(alone: Bank) -> Non
         await watch.recorded()
         assert isinstance(await fleet.watch(token=watch.token()), Completed)
     assert alone.began == {"a": 1, "b": 1}
+
+
+async def token_in_a_journal(bank: Bank) -> str:
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        RunWatcher(client, await bank.run()) as watcher,
+    ):
+        return watcher.token()
+
+
+class SlowJournal(MemoryJournal):
+    async def claim(self, watches: Sequence[str] | None = None) -> list[WatchRecord]:
+        await asyncio.sleep(1)
+        return await super().claim(watches)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_watch_that_is_cancelled_while_it_is_claimed_stays_there(alone: Bank, *, leaves: bool) -> None:
+    token = await token_in_a_journal(alone)
+    async with SlowJournal(alone.store) as journal, alone.journal() as other:
+        async with Fleet(alone.client(), journal=journal, on_exit="leave") as fleet:
+            watch = fleet.watch(token=token)
+            await asyncio.sleep(0.5)
+            assert not watch.ref.ids
+            if not leaves:
+                watch.cancel()
+                await asyncio.sleep(2)
+                assert len(await other.claim()) == 1
+        if leaves:
+            assert len(await other.claim()) == 1
+
+
+async def test_a_journal_that_cannot_be_read_is_an_outcome(alone: Bank) -> None:
+    token = await token_in_a_journal(alone)
+    async with Fleet(alone.client(), journal=MemoryJournal()) as fleet:  # which is not open
+        watch = fleet.watch(token=token)
+        outcome = await watch
+        assert isinstance(outcome, GaveUp)
+        assert outcome.reason is Reason.TAKEN_OVER
+        assert outcome.ref == token_in(token).ref
+        assert outcome.token == ""
+        with pytest.raises(JournalError, match="not open"):
+            await watch.recorded()
+    with pytest.raises(JournalError, match="not open"):
+        await alone.client(MemoryJournal()).watch(token=token)
 
 
 # What is no token
