@@ -35,6 +35,7 @@ from asyncruns.abc import Journal
 from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.testing import Fault
 from asyncruns.watch.handover import Token, token_in
+from asyncruns.watch.outcome import AnyOutcome
 
 ShellName = Literal["fleet", "single"]
 
@@ -414,12 +415,15 @@ async def test_a_watch_of_a_fleet_that_was_cancelled(alone: Bank) -> None:
 
 async def token_of(bank: Bank) -> str:
     async with bank.client() as client:
-        return (await client.watch(await bank.run())).token
+        run: Any = await bank.run()
+        outcome: AnyOutcome[Any] = await client.watch(run)
+        return outcome.token
 
 
 async def test_what_is_no_token_is_refused(alone: Bank) -> None:
     token = await token_of(alone)
-    client = alone.client()
+    client: Any = alone.client()
+    watcher: Any = RunWatcher
     newer = token.replace("asyncruns1.", "asyncruns2.")
     for text, words in (
         ("", "must be what watcher.token"),
@@ -431,13 +435,14 @@ async def test_what_is_no_token_is_refused(alone: Bank) -> None:
         (newer, "has version 2, and this asyncruns reads version 1: install a newer"),
     ):
         with pytest.raises(InvalidRequestError, match=words):
-            RunWatcher(client, token=text)  # type: ignore[call-overload]
+            watcher(client, token=text)
     for others in ({"thread_id": "t"}, {"response_id": "r"}, {"run": RunRef("response", ("r",))}):
         with pytest.raises(InvalidRequestError, match="A token names a watch by itself"):
-            await client.watch(token=token, **others)  # type: ignore[call-overload]
+            await client.watch(token=token, **others)
         async with Fleet(client) as fleet:
+            watch: Any = fleet.watch
             with pytest.raises(InvalidRequestError, match="A token names a watch by itself"):
-                fleet.watch(token=token, **others)  # type: ignore[call-overload]
+                watch(token=token, **others)
 
 
 async def test_a_token_of_another_wire_is_refused() -> None:

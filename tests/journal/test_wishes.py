@@ -214,7 +214,7 @@ async def test_the_trace_of_the_caller_is_kept(shell: ShellName, monkeypatch: py
     context = types.SimpleNamespace(trace_id=0xABC, span_id=0xDEF, trace_flags=1, is_valid=True)
     span = types.SimpleNamespace(get_span_context=lambda: context)
     trace = types.SimpleNamespace(get_current_span=lambda: span)
-    monkeypatch.setitem(sys.modules, "opentelemetry.trace", trace)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", trace)
     async with bank.journal() as journal, bank.client(journal) as client:
         async with watched(shell, client, await bank.run()) as watch:
             first = watch.traceparent
