@@ -22,7 +22,7 @@ from asyncruns.lifecycle import End, EndKind, Reason, RunLifecycle, RunRef
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call, key_of_run
 from asyncruns.wire.plain import is_plain, plain_value
 
-VERSION: Final = 1
+TOKEN_VERSION: Final = 1
 _SHAPE: Final = re.compile(r"asyncruns(\d{1,9})\.([A-Za-z0-9_-]+)")
 
 
@@ -153,9 +153,9 @@ def token_in(text: object) -> Token:
             f"got {'another text, or a part of one' if isinstance(text, str) else type(text).__name__}"
         )
     version, data = int(found[1]), found[2]
-    if version != VERSION:
+    if version != TOKEN_VERSION:
         raise InvalidRequestError(
-            f"This token has version {version}, and this asyncruns reads version {VERSION}: install a newer asyncruns"
+            f"This token has version {version}, and this asyncruns reads version {TOKEN_VERSION}: install a newer asyncruns"
         )
     try:
         token = msgspec.json.decode(base64.urlsafe_b64decode(data + "=" * (-len(data) % 4)), type=Token)
@@ -197,7 +197,7 @@ def _text_of(token: Token) -> str:
         record["calls"] = [_without(call, (None, False, 0.0)) for call in record["calls"]]
         said["record"] = _without(record, (None, "", 0.0, [], ())) | {"label": record["label"]}
     data = base64.urlsafe_b64encode(msgspec.json.encode(said)).decode().rstrip("=")
-    return f"asyncruns{VERSION}.{data}"
+    return f"asyncruns{TOKEN_VERSION}.{data}"
 
 
 def _without(fields: Mapping[str, Any], defaults: tuple[object, ...]) -> dict[str, Any]:

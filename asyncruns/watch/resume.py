@@ -44,7 +44,7 @@ async def resumed_watchers(
             except InvalidRequestError as error:
                 warn_of_unresumed(WATCH_LOG, record.ref, error)
             else:
-                watcher.take_up(recorder)
+                watcher._take_up(recorder)
         watches.claimed.update({recorder.key: recorder for recorder in recorders if recorder.key in made})
     finally:
         await _release(watches.journal, [each for each in recorders if watches.claimed.get(each.key) is not each])

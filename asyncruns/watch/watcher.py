@@ -282,7 +282,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._recorder is not None:
             take_claimed(self._client, self._recorder)
         elif self._token is not None:
-            self.take_up(await go_on_to_record(self._journal, self._token))
+            self._take_up(await go_on_to_record(self._journal, self._token))
         elif self._journal is not None:
             await self._begin_to_record(self._journal)
         if self._recorder is not None:
@@ -312,7 +312,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
                     ) from error
             raise
 
-    def take_up(self, recorder: Recorder) -> None:
+    def _take_up(self, recorder: Recorder) -> None:
         """Go on with a watch that was claimed, or that a token has handed over; to be called before entering."""
         record = recorder.record
         self._recorder, self._label = recorder, record.label
