@@ -566,7 +566,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         treat the label and the outputs of tools.
 
         With a journal it names the watch there, and is valid at any time after entering. It can be used once this
-        process has left the watch, or has ended: until then, whoever uses it gets a `NotOwnerError`. All that the
+        process has left the watch, or has ended: until then, using it raises a `NotOwnerError`. All that the
         journal holds is kept, so no call begins twice. The token of a `GaveUp` has what a token without a journal has
         in addition, since the journal forgets the watch when its outcome was delivered.
 
