@@ -155,7 +155,8 @@ def token_in(text: object) -> Token:
     version, data = int(found[1]), found[2]
     if version != TOKEN_VERSION:
         raise InvalidRequestError(
-            f"This token has version {version}, and this asyncruns reads version {TOKEN_VERSION}: install a newer asyncruns"
+            f"This token has version {version}, and this asyncruns reads version {TOKEN_VERSION}: install a newer "
+            "asyncruns"
         )
     try:
         token = msgspec.json.decode(base64.urlsafe_b64decode(data + "=" * (-len(data) % 4)), type=Token)
