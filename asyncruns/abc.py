@@ -226,6 +226,16 @@ class Dialect(ABC, Generic[R]):
         The text of a server's error is matched here and nowhere else in a watch.
         """
 
+    def carried_parameters(self) -> Mapping[str, Any] | None:
+        """Return what another process needs in addition to the ids to go on with a run, as JSON; by default None.
+
+        `MultiWireClient.for_run` gets it as `parameters` of a token.
+
+        Raises:
+            InvalidRequestError: It holds what may be a credential, so it is not written into a token.
+        """
+        return None
+
     def collective(self) -> CollectivePolls[R] | None:
         """Return what polls many runs with one request, new for each fleet and client; by default None.
 
@@ -422,7 +432,10 @@ class MultiWireClient(Protocol):
     """A client of a server with several kinds of runs, as `Client` is: it has a `RunClient` for each kind."""
 
     def for_run(self, run: object) -> RunClient[Any]:
-        """Return the client for runs of the kind of this run or `RunRef`; None stands for a run given by its ids."""
+        """Return the client for runs of the kind of this run or `RunRef`; None stands for a run given by its ids.
+
+        It may be a token that was read, if its `parameters` are needed to go on.
+        """
         ...
 
 

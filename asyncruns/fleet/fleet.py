@@ -26,11 +26,12 @@ from asyncruns.fleet.settings import OPTIONS_OF_FLEETS
 from asyncruns.fleet.statistics import Statistics, statistics_of
 from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
-from asyncruns.lifecycle.records import ref_of
+from asyncruns.lifecycle.records import Wish, ref_of
 from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.webhooks import WebhookEvent
 from asyncruns.streams.event_stream import EventStream
+from asyncruns.watch.handover import token_alone
 from asyncruns.watch.logs import FLEET_LOG, warn_of_unresumed
 from asyncruns.watch.observers import Observer
 from asyncruns.watch.open_watches import open_watches_of
@@ -184,6 +185,11 @@ class Fleet(AsyncOnly, Generic[R]):
 
     @overload
     def watch(
+        self, *, token: str, client: RunClient[Any] | None = None, **options: Unpack[SharedOptions]
+    ) -> Watch[Any]: ...
+
+    @overload
+    def watch(
         self, run: EventStream[T, Any], *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]
     ) -> Watch[T]: ...
 
@@ -210,6 +216,7 @@ class Fleet(AsyncOnly, Generic[R]):
         run_id: str | None = None,
         response_id: str | None = None,
         batch_id: str | None = None,
+        token: str | None = None,
         client: RunClient[Any] | None = None,
         **options: Unpack[SharedOptions],
     ) -> Watch[Any]:
@@ -235,6 +242,10 @@ class Fleet(AsyncOnly, Generic[R]):
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.
             batch_id: The batch, when `run` is not given. An id that begins with "msgbatch_" is of a message batch.
+            token: What `token` of a watch or of an outcome returned, to go on with that watch, perhaps of another
+                process; see `RunWatcher.token`. The label is that of the other watch. It is claimed in the background:
+                until then `ref` has no ids (see `Watch.created`). If a living process watches the run, or the journal
+                does not have the watch, the outcome is `GaveUp` with `Reason.TAKEN_OVER`, and its `cause` says which.
             client: The client for this run, instead of the fleet's: another client, such as `Client.anthropic()` for a
                 message batch, or for a response `client.responses.continued(parameters)`. All share one budget.
             **options: As for the fleet, for this run only. `max_concurrent_calls` applies in addition to the fleet's; a
@@ -245,6 +256,10 @@ class Fleet(AsyncOnly, Generic[R]):
                 entered, was left, or was entered in another event loop. From another thread, use
                 `loop.call_soon_threadsafe(fleet.watch, run)`.
         """
+        if token is not None:
+            given = {"thread_id": thread_id, "run_id": run_id, "response_id": response_id, "batch_id": batch_id}
+            token_alone(token, run=run, **given)
+            return Watch(self._hub, *self._hub.go_on(token, client, options))
         ids = {"thread_id": thread_id, "run_id": run_id}
         run = with_own_id(run, response_id, batch_id, **ids)
         member, listener = self._hub.add_run(run, ids, client, options)
@@ -513,26 +528,57 @@ class Fleet(AsyncOnly, Generic[R]):
         at a tenth of the usual pace then, until it sees an end whose webhook does not come within 10 s. So pass all
         events, also repeats, and those of runs that have ended.
 
+        A run that this fleet does not watch may be watched by another process that has the same journal: that is asked
+        in the background to poll it. So a webhook may arrive at any worker.
+
         Args:
-            run: The run in any form that `RunRef.of` takes, or its id; or the event of a webhook about it.
+            run: The run in any form that `RunRef.of` takes, or its id; or the event of a webhook about it. Other
+                processes are not asked about an id alone.
 
         Returns:
-            Whether the fleet is watching the run.
+            Whether this fleet is watching the run.
 
         Raises:
             InvalidRequestError: This is none of these; or the fleet was not entered, or was left, or was
                 entered in another event loop.
         """
         self._hub.check_goes_on()
-        if isinstance(run, WebhookEvent):
-            if run.ref is None:
-                return False
-            if run.is_end:
-                return self._hub.runner.announced(run.ref)
-            run = run.ref
-        member = self._hub.runner.roster.watched(run if isinstance(run, str) else RunRef.of(run))
-        if member is not None:
+        runner = self._hub.runner
+        ref = run.ref if isinstance(run, WebhookEvent) else run if isinstance(run, str) else RunRef.of(run)
+        if ref is None:  # an event about something else
+            return False
+        member = runner.roster.watched(ref)
+        if isinstance(run, WebhookEvent) and run.is_end and isinstance(ref, RunRef):
+            runner.announced(ref)
+        elif member is not None:
             member.poll_now()
+        if member is None and isinstance(ref, RunRef):
+            runner.ask(ref, Wish.POLL)
+        return member is not None
+
+    def cancel_run(self, run: object) -> bool:
+        """Ask the server to cancel a run, as `Watch.cancel_run` does, whichever process watches it. Does not wait.
+
+        A run that this fleet does not watch may be watched by another process that has the same journal: that is asked
+        in the background. To cancel a run that nothing watches, use the client.
+
+        Args:
+            run: The run in any form that `RunRef.of` takes, or its id. Other processes are not asked about an id alone.
+
+        Returns:
+            Whether this fleet is watching the run.
+
+        Raises:
+            InvalidRequestError: This is none of these; or the fleet was not entered, or was left, or was
+                entered in another event loop.
+        """
+        self._hub.check_goes_on()
+        runner, ref = self._hub.runner, run if isinstance(run, str) else RunRef.of(run)
+        member = runner.roster.watched(ref)
+        if member is not None:
+            member.grant(Wish.CANCEL)
+        elif isinstance(ref, RunRef):
+            runner.ask(ref, Wish.CANCEL)
         return member is not None
 
     # Outcomes

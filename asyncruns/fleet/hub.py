@@ -27,16 +27,17 @@ from asyncruns.fleet.permits import PermittedTransport
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS, FleetSettings
 from asyncruns.lifecycle import RunRef
-from asyncruns.lifecycle.records import WatchRecord
+from asyncruns.lifecycle.records import WatchRecord, ref_of
 from asyncruns.resources.new_run import NewRun
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.create_guard import CreateGuard
+from asyncruns.watch.handover import Token, check_has_journal, token_in
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, keeps_open_watches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
-from asyncruns.watch.recorder import check_label
+from asyncruns.watch.recorder import begun_now, check_label, record_of, record_privately
 
 R = TypeVar("R")
 
@@ -242,12 +243,7 @@ class Hub(Generic[R]):
         self.check_goes_on()
         if self.runner.is_left:
             raise InvalidRequestError(LEFT)
-        if client is None:
-            client = self._client if self._speaks is None else self._speaks(run)
-        else:
-            self._register(client)
-            if isinstance(client, MultiWireClient):
-                client = client.for_run(run)
+        client = self._chosen(client, run)
         run = client.dialect.given(run)
         named = {name: id_ for name, id_ in ids.items() if id_ is not None}
         if isinstance(run, EventStream):
@@ -265,6 +261,51 @@ class Hub(Generic[R]):
         if not member.is_watched:
             self.runner.add_member(member, given)
         return member, listener
+
+    def go_on(self, text: object, client: RunClient[Any] | None, options: SharedOptions) -> tuple[Member, Listener]:
+        """Go on with the watch of a token; `Fleet.watch` describes the arguments, and `add_run` what is raised."""
+        self.check_goes_on()
+        token = token_in(text)
+        is_observer = self._settings.with_own(options).get("observe_only")
+        if is_observer or self.runner.roster.watched(token.ref) is not None:  # it only names the run
+            return self.add_run(token.ref, {}, client, options)
+        if self.runner.is_left:
+            raise InvalidRequestError(LEFT)
+        records = self.runner.records
+        check_has_journal(token, None if records is None else records.journal)
+        client = self._chosen(client, token.run)
+        client.dialect.identify(token.ref, {})
+        check_own_options(options)
+        own: SharedOptions = {**options, "label": None if token.record is None else token.record.label}
+        context = self._current_context()
+        member = self._member_of(client, RunRef(client.dialect.name, ()), own, context)
+        listener = self._listener_of(options, context, None)
+        member.add_listener(listener)
+        new = NewRun(client, lambda guard: self._claimed(member, token))
+        self.runner.add_named(PendingRun(member, new, None))
+        return member, listener
+
+    async def _claimed(self, member: Member, token: Token) -> RunRef:
+        """Return the run that the watch of a token is at, once it is ours."""
+        if self.runner.records is not None:
+            try:
+                await self.runner.records.go_on(member, token)
+            except JournalError:
+                member.ref = token.ref  # so that its outcome names it
+                raise
+        else:
+            member.recorder = await record_privately(begun_now(token.record or record_of(token.ref, None)))
+        if member.recorder is None:
+            return token.ref
+        member.label = member.recorder.record.label
+        return ref_of(member.recorder.record)
+
+    def _chosen(self, client: RunClient[Any] | None, run: object) -> RunClient[Any]:
+        """Return the client for a run: the fleet's, if none is given."""
+        if client is None:
+            return self._client if self._speaks is None else self._speaks(run)
+        self._register(client)
+        return client.for_run(run) if isinstance(client, MultiWireClient) else client
 
     def resume(self, record: WatchRecord, options: SharedOptions) -> tuple[Member, Listener]:
         """Go on with a watch that another process has left in the journal; `Fleet.resume` describes the options."""
@@ -308,6 +349,9 @@ class Hub(Generic[R]):
 
     async def recorded(self, member: Member) -> None:
         """Wait until the journal has the watch of a member; returns at once without a journal. Safe to cancel."""
+        cause = None if member.outcome is None or member.recorder is not None else member.outcome.cause
+        if isinstance(cause, JournalError):  # it was to go on from a token
+            raise cause
         if self.runner.records is not None and member.recorder is not None:
             await self.runner.records.added(member.recorder.key)
 
@@ -341,7 +385,7 @@ class Hub(Generic[R]):
         begin = partial(following.begin, ids, None if isinstance(timeout, UnsetType) else timeout)
         cancels = self._on_exit == "cancel"  # then leaving waits for the name of the run
         new = NewRun(client, lambda guard: guard.keep(begin()) if cancels else begin())
-        self.runner.add_stream(PendingRun(member, new, None))
+        self.runner.add_named(PendingRun(member, new, None))
         return member, listener
 
     def _member_of(

@@ -13,14 +13,13 @@ from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
-from asyncruns.errors import InvalidRequestError
+from asyncruns.errors import InvalidRequestError, JournalError
 from asyncruns.fleet.announcements import SLOWER
 from asyncruns.fleet.collective import Collective
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.permits import PermittedClient
-from asyncruns.fleet.recorded_end import recorded_end
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
 from asyncruns.lifecycle import (
@@ -43,11 +42,14 @@ from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.lifecycle.progress import AT_WORK
+from asyncruns.lifecycle.records import Wish
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
+from asyncruns.watch.handover import HandedOver, handed_over
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import E, Ended, Observer, stamped
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
+from asyncruns.watch.recorded_end import recorded_end
 from asyncruns.watch.recorder import Recorder
 from asyncruns.wire.shown_text import on_one_line
 
@@ -269,6 +271,13 @@ class Member(Slot):
         self._host.schedule.poll_first(self, now)
         self._host.moved()
 
+    def grant(self, wish: Wish) -> None:
+        """Do what another process asks of the watch."""
+        if wish is Wish.POLL:
+            self.poll_now()
+        elif not self.is_finished:
+            self.receive_safely(ev.CancelAsked(loop_time()))
+
     def announced(self, ref: RunRef) -> None:
         """Poll at once, because a webhook came about the run or one before it."""
         if ref == self.ref:
@@ -366,7 +375,8 @@ class Member(Slot):
         if self.is_watched and self.listeners:
             self._started = since
             self.is_broken = True
-            self._finish(End(kind=EndKind.GAVE_UP, snapshot=None, reason=Reason.NOT_CREATED, cause=error))
+            reason = Reason.TAKEN_OVER if isinstance(error, JournalError) else Reason.NOT_CREATED
+            self._finish(End(kind=EndKind.GAVE_UP, snapshot=None, reason=reason, cause=error))
 
     # Events
 
@@ -481,7 +491,16 @@ class Member(Slot):
         if self.is_watched:
             self._host.renamed(self)
         if self.outcome is not None:
-            self.outcome = replace(self.outcome, ref=ref, refs=self.refs)
+            handed = None if self.is_over else self.handed_over(self.machine.end)
+            self.outcome = replace(self.outcome, ref=ref, refs=self.refs, _handed=handed)
+
+    def handed_over(self, end: End | None) -> HandedOver | None:
+        """Return what a token of the watch needs to know, if it is ours; `end` is how it finished, if it has."""
+        if self.recorder is None:
+            if end is not None and end.reason is Reason.TAKEN_OVER:  # it was to go on from a token
+                return None
+            return handed_over("", self.machine, end)
+        return self.recorder.handed_over(self.machine, end)
 
     # Commands
 
@@ -562,6 +581,7 @@ class Member(Slot):
             cancel_error=self.machine.cancel_error,
             label=self.label,
             output_type=self._answerers.output_type,
+            handed=self.handed_over,
         )
         if not self.listeners:  # discarded
             return

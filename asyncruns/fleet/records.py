@@ -22,15 +22,17 @@ from asyncruns.abc import Journal
 from asyncruns.errors import JournalError, NotOwnerError
 from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import Asked, RunRef
-from asyncruns.lifecycle.records import WatchRecord, ref_of
-from asyncruns.watch.logs import FLEET_LOG
+from asyncruns.lifecycle.records import WatchRecord, Wish, ref_of
+from asyncruns.watch.handover import Token
+from asyncruns.watch.holders import ask_watch, hold, let_go
+from asyncruns.watch.logs import FLEET_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.recorder import (
     Recorder,
     asked_for,
+    begun_now,
+    check_is_free,
     gone_on_as,
-    hold,
-    let_go,
     may_be_forgotten,
     record_of,
     refused_by,
@@ -48,17 +50,23 @@ class Records:
 
     Args:
         journal: The journal.
+        find: Returns the member that watches a run, or None.
         on_added: Called with each member whose run may be created, since the journal has that it is asked for.
         on_unwritten: Called with each member whose run may not, and why. It may come again.
+
+    Attributes:
+        journal: The argument of the same name.
     """
 
     def __init__(
         self,
         journal: Journal,
+        find: Callable[[RunRef], Member | None],
         on_added: Callable[[Member], object],
         on_unwritten: Callable[[Member, JournalError], object],
     ) -> None:
-        self._journal = journal
+        self.journal: Journal = journal
+        self._find = find
         self._on_added, self._on_unwritten = on_added, on_unwritten
         self._to_add: dict[str, Member] = {}
         self._to_name: dict[str, Member] = {}  # whose runs were created
@@ -79,22 +87,29 @@ class Records:
 
     # What happens to watches. None of this waits.
 
-    def add(self, member: Member) -> None:
-        """Add the watch of a member, if it is to be recorded; one that the journal still has goes on there."""
+    def add(self, member: Member, record: WatchRecord | None = None) -> None:
+        """Add the watch of a member, if it is to be recorded; one that the journal still has goes on there.
+
+        Args:
+            member: The member.
+            record: What it goes on from; by default it begins.
+        """
         if not member.is_recorded:
             return
         if member.recorder is not None and self._is_current(member):
             self._finished.pop(member.recorder.key, None)
             return
-        record = record_of(member.ref, member.label)
-        self._add_record(member, replace(record, key=self._keys.get(member.ref, record.key)))
+        if record is None:
+            record = record_of(member.ref, member.label)
+            record = replace(record, key=self._keys.get(member.ref, record.key))
+        self._add_record(member, record)
 
     def add_create(self, member: Member, creating: dict[str, Any]) -> None:
         """Add the watch of a member whose run is to be created, with what it takes to ask for that again."""
         self._add_record(member, asked_for(creating, member.label))
 
     def _add_record(self, member: Member, record: WatchRecord) -> None:
-        member.recorder = Recorder(self._journal, record, self.added)
+        member.recorder = Recorder(self.journal, record, self.added)
         self._to_add[record.key] = member  # what is to be forgotten of an earlier watch is written before that
         self._to_release.pop(record.key, None)
         self._refused.pop(record.key, None)
@@ -104,7 +119,7 @@ class Records:
     def take_up(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that the journal has."""
         self._take(record.key, member)
-        member.recorder = Recorder(self._journal, record)
+        member.recorder = Recorder(self.journal, record)
         if record.refs:
             self._keys[record.refs[0]], self._refs[record.key] = record.key, record.refs[0]
 
@@ -134,7 +149,7 @@ class Records:
             self.add(member)
 
     def _take(self, key: str, member: Member) -> None:
-        hold(self._journal, key, self)
+        hold(self.journal, key, self)
         self._held[key] = member
         self._to_release.pop(key, None)
 
@@ -143,7 +158,7 @@ class Records:
             self._held.pop(key, None)
         if key in self._refs:
             self._keys.pop(self._refs.pop(key), None)
-        let_go(self._journal, key, self)
+        let_go(self.journal, key, self)
 
     def _is_current(self, member: Member) -> bool:
         """Return whether the record of a member is its own: not forgotten, nor that of a later watch of the run."""
@@ -187,6 +202,21 @@ class Records:
         self._to_release.update(dict.fromkeys(key for key in (*self._held, *self._to_add) if key not in self._gone))
         wake(self._news)
 
+    def grant(self, wish: Wish, run: str | RunRef) -> bool:
+        """Do what is asked of the watch with this key, or of this run; return False if it is not watched."""
+        member = self._held.get(run) if isinstance(run, str) else self._find(run)
+        if member is None or not member.is_watched:
+            return False
+        member.grant(wish)
+        return True
+
+    async def ask(self, ref: RunRef, wish: Wish) -> None:
+        """Ask what watches a run with this journal, in another process or in this one, for something. Never raises."""
+        try:
+            await ask_watch(self.journal, ref, wish)
+        except Exception as error:
+            log_unwritten(FLEET_LOG, ref, f"what was asked of another process ({wish.value})", error)
+
     @contextlib.asynccontextmanager
     async def resuming(self, records: list[WatchRecord]) -> AsyncIterator[list[WatchRecord]]:
         """Take these watches up; those that were not taken up in the end are left to others."""
@@ -207,7 +237,24 @@ class Records:
         Safe to cancel: they are left to others again.
         """
         await self._write_released()  # so that what this fleet has left is among them
-        return await self._journal.claim()
+        return await self.journal.claim()
+
+    async def go_on(self, member: Member, token: Token) -> None:
+        """Go on with a watch that a token names, whose member does not watch yet. Safe to cancel: it is not claimed.
+
+        Raises:
+            NotOwnerError: A living process has it, or something else in this one, or it was delivered or forgotten.
+            JournalError: The journal could not be read or written.
+        """
+        record = None if token.key else begun_now(token.record or record_of(token.ref, None))
+        if record is None:
+            await self._write_released()
+            claimed = await self.journal.claim([token.key])
+            if claimed:
+                self.take_up(member, claimed[0])
+                return
+            record = await check_is_free(self.journal, token)
+        self.add(member, record)
 
     async def added(self, key: str) -> None:
         """Wait until the journal has a watch. Safe to cancel.
@@ -352,14 +399,14 @@ class Records:
 
     def _holds(self, key: str) -> bool:
         with contextlib.suppress(NotOwnerError):
-            hold(self._journal, key, self)
+            hold(self.journal, key, self)
             return True
         return False
 
     async def _forgotten(self, keys: list[str]) -> None:
         if self._is_leaving:  # they may have been left to others
-            await self._journal.claim(keys)
-        await self._journal.delivered(keys)
+            await self.journal.claim(keys)
+        await self.journal.delivered(keys)
 
     async def _write_new(self) -> JournalError | None:
         adding = {key: self._to_add[key] for key in _some(key for key in self._to_add if key not in self._gone)}
@@ -368,7 +415,7 @@ class Records:
             try:
                 if other is not None and other is not member and other.is_watched:
                     raise gone_on_as(member.ref, other.ref)
-                hold(self._journal, key, self)
+                hold(self.journal, key, self)
                 self._held[key] = member
             except NotOwnerError as not_ours:
                 self._refuse(key, member, not_ours)
@@ -406,7 +453,7 @@ class Records:
         due = {key: self._finished[key] for key in _some(self._finished) if self._finished[key][0] <= now}
         outcomes = {key: outcome for key, (_, outcome) in due.items() if not self._is_unwritten(key)}
         written, error = await self._each(
-            outcomes, lambda keys: self._journal.finished({key: outcomes[key].to_dict() for key in keys})
+            outcomes, lambda keys: self.journal.finished({key: outcomes[key].to_dict() for key in keys})
         )
         for key in outcomes:
             if self._finished.get(key) is due[key]:
@@ -417,7 +464,7 @@ class Records:
 
     async def _write_released(self) -> JournalError | None:
         released = [key for key in _some(self._to_release) if not self._is_unwritten(key) and key not in self._finished]
-        written, error = await self._each(released, self._journal.release)
+        written, error = await self._each(released, self.journal.release)
         for key in written:
             self._to_release.pop(key, None)
             self._let_go(key)
@@ -429,7 +476,7 @@ class Records:
     async def _add(self, members: dict[str, Member]) -> None:
         recorders = [member.recorder for member in members.values() if member.recorder is not None]
         try:
-            added = await self._journal.add([recorder.record for recorder in recorders])
+            added = await self.journal.add([recorder.record for recorder in recorders])
         except NotOwnerError as error:
             if len(members) == 1:
                 for key, member in members.items():
@@ -467,7 +514,7 @@ class Records:
         key = next(found, None)
         if key is not None and member.recorder is not None:
             with contextlib.suppress(NotOwnerError):
-                (record,) = await self._journal.add([replace(member.recorder.record, key=key)])
+                (record,) = await self.journal.add([replace(member.recorder.record, key=key)])
                 return record
         return None
 

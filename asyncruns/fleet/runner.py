@@ -30,15 +30,15 @@ from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.outages import Outages
 from asyncruns.fleet.permits import Permits
-from asyncruns.fleet.recorded_end import recorded_cause
 from asyncruns.fleet.records import Records
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
-from asyncruns.lifecycle.records import WatchRecord
+from asyncruns.lifecycle.records import WatchRecord, Wish
 from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.recorded_end import recorded_cause
 from asyncruns.watch.requests import send_for_event
 
 BEGUN_AT_ONCE: Final = 8  # requests started in each pass of the loop, at some tenths of a millisecond each
@@ -79,7 +79,7 @@ class Runner(Host[Member]):
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
         self.records: Records | None = None
         if journal is not None:
-            self.records = Records(journal, self.creates.may_begin, self.creates.unwritten)
+            self.records = Records(journal, self.roster.watched, self.creates.may_begin, self.creates.unwritten)
         self.announcements: Announcements = Announcements()
         self.collectives: Collectives = Collectives(
             self.schedule, self.roster, heed=self._heed, note=self._note, excused=self._excused
@@ -345,6 +345,11 @@ class Runner(Host[Member]):
             self.records.add(member)
         self._begin(member, given)
 
+    def ask(self, ref: RunRef, wish: Wish) -> None:
+        """Ask for something what watches a run with the journal elsewhere, if there is one. Does not wait."""
+        if self.records is not None and self.group is not None:
+            self.group.start_soon(self.records.ask, ref, wish)
+
     def resume(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that the journal has."""
         if self.records is not None:
@@ -387,8 +392,8 @@ class Runner(Host[Member]):
         else:
             member.not_created(recorded_cause(record), since=pending.began)
 
-    def add_stream(self, pending: PendingRun) -> None:
-        """Read a stream until it names its run, and watch that then."""
+    def add_named(self, pending: PendingRun) -> None:
+        """Read a stream until it names its run, or claim the watch of a token, and watch the run then."""
         pending.member.is_watched = True
         self.roster.add(pending.member)
         if self.group is not None:
@@ -403,13 +408,15 @@ class Runner(Host[Member]):
         ref.
         """
         ref = member.client.dialect.identify(run, {})
-        known = self.roster.find(ref)
+        known, recorder = self.roster.find(ref), member.recorder
         if known is None:
             member.ref = ref
+            if recorder is not None:  # it goes on from a token, or its create is recorded
+                member.resume(recorder.record.refs)
             self.roster.rename(member)
-            if self.records is not None and member.recorder is None:
+            if self.records is not None and recorder is None:
                 self.records.add(member)
-            elif self.records is not None:
+            elif self.records is not None and recorder is not None and recorder.record.ref is None:
                 self.records.created(member)
             given = None if isinstance(run, RunRef) else member.client.dialect.snapshot(run)
             self.collectives.join(member, given)
@@ -418,8 +425,10 @@ class Runner(Host[Member]):
                 self._start(member.stream, member)
             return member
         member.successor, member.is_watched = known, False
-        if self.records is not None:
+        if self.records is not None and recorder is not None and recorder.record.ref is None:
             self.records.forget(member)
+        elif self.records is not None and recorder is not None:
+            self.records.claimed(known, recorder.record)
         self.roster.discard(member)
         # Not if it is of an earlier round, whose run another one has followed.
         if known.stream is None and member.stream is not None and not known.has_ended and known.ref == ref:

@@ -39,7 +39,7 @@ from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_HOLD_S, CancelAnswer, Cancellation
 from asyncruns.lifecycle.commands import ENDS, NOTHING_USED, Command, End, EndKind, Reason
-from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
+from asyncruns.lifecycle.ledger import Ledger, OpenRound, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
 from asyncruns.lifecycle.policy import CANCEL_BOUND_S, Policy
@@ -248,6 +248,10 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def open_calls(self) -> tuple[Call, ...]:
         """The calls that have no output yet."""
         return self._ledger.missing()
+
+    def open_round(self, now: float) -> OpenRound:
+        """Return what another watch needs to know to go on with the round that is open."""
+        return self._ledger.open_round(now)
 
     @property
     def connectivity(self) -> notices.Connectivity:

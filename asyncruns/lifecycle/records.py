@@ -73,6 +73,11 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
     owner: str = ""
 
 
+def key_of_run(ref: RunRef) -> str:
+    """Return the key of the watch of a run in a journal: a run has one watch there."""
+    return "/".join((ref.dialect, *ref.ids))
+
+
 def key_of_call(call: Call) -> str:
     """Return what identifies a call within its watch: its id with a digest of its name and arguments.
 

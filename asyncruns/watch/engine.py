@@ -142,9 +142,9 @@ class Engine(Generic[R]):
         self.entered = task
         self._answering.use(context, owners=(self, ANSWERING))
 
-    def begin_with(self, ref: RunRef) -> None:
-        """Set the run to watch, before `run` is called."""
-        self.ref, self.refs = ref, (ref,)
+    def begin_with(self, ref: RunRef, refs: tuple[RunRef, ...] = ()) -> None:
+        """Set the run to watch, and all runs of the watch if it has others, before `run` is called."""
+        self.ref, self.refs = ref, refs or (ref,)
 
     def record_with(self, recorder: Recorder) -> None:
         """Set what writes down calls and submits, before `run` is called."""

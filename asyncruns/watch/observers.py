@@ -222,13 +222,23 @@ def calls_for(event: Notice | Ended[Any], observers: Mapping[str, Any]) -> Itera
             yield observer, value, name
 
 
-async def deliver(feed: Feed[R], observers: Mapping[str, Any], owners: tuple[object, ...]) -> None:
-    """Call the observers, one event after the other, until cancelled or until the feed ends."""
+async def deliver(
+    feed: Feed[R],
+    observers: Mapping[str, Any],
+    owners: tuple[object, ...],
+    then: Callable[[AnyOutcome[R]], object],
+) -> None:
+    """Call the observers, one event after the other, until cancelled or until the feed ends.
+
+    `then` is called with each outcome that `on_terminal` got, and has returned for.
+    """
     with feed.reader():
         while event := await feed.get():
             for observer, value, name in calls_for(event, observers):
                 await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
-                await call_observer(observer, value, name, owners=owners)
+                has_returned = await call_observer(observer, value, name, owners=owners)
+                if has_returned and name == "on_terminal" and isinstance(event, Ended):
+                    then(event.outcome)
 
 
 async def call_observer(

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec.structs import replace
@@ -19,19 +18,31 @@ from msgspec.structs import replace
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import Journal
 from asyncruns.errors import APIConnectionError, InvalidRequestError, JournalError, NotOwnerError
-from asyncruns.lifecycle import Answers, Asked, Call, Observed, Reason, Refusal, RefusalKind, Refused, RunRef
+from asyncruns.journal.memory import MemoryJournal
+from asyncruns.lifecycle import (
+    Answers,
+    Asked,
+    Call,
+    End,
+    Observed,
+    Reason,
+    Refusal,
+    RefusalKind,
+    Refused,
+    RunLifecycle,
+    RunRef,
+)
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
-from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call, ref_of
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, key_of_call, key_of_run, ref_of
+from asyncruns.watch.handover import HandedOver, Token, handed_over
+from asyncruns.watch.holders import hold, is_held, let_go
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.watch.traces import current_traceparent
 from asyncruns.wire.plain import is_plain
+from asyncruns.wire.shown_text import on_one_line
 
 LOST: Final = "The process ended while the outputs were being submitted, so it is not known if they were accepted"
-
-
-def key_of_run(ref: RunRef) -> str:
-    """Return the key of the watch of a run in a journal: a run has one watch there."""
-    return "/".join((ref.dialect, *ref.ids))
 
 
 def checked_journal(journal: Journal | None) -> Journal | None:
@@ -64,29 +75,6 @@ def check_label(label: object) -> None:
         ) from error
 
 
-_HOLDERS: Final[WeakKeyDictionary[Journal, dict[str, object]]] = WeakKeyDictionary()
-
-
-def hold(journal: Journal, key: str, holder: object) -> None:
-    """Note what watches a run with a journal in this process: a fleet, or a single watch.
-
-    Raises:
-        NotOwnerError: Something else watches it already.
-    """
-    if _HOLDERS.setdefault(journal, {}).setdefault(key, holder) is not holder:
-        raise NotOwnerError(
-            f"The run of {key!r} is watched with this journal already, in this process: watch it through the fleet "
-            "that watches it, or wait for the other watch. Its calls would run twice"
-        )
-
-
-def let_go(journal: Journal, key: str, holder: object) -> None:
-    """Note that this holder does not watch a run any more."""
-    held = _HOLDERS.get(journal, {})
-    if held.get(key) is holder:
-        del held[key]
-
-
 class Recorder:
     """Writes down what happens to one watch.
 
@@ -94,11 +82,13 @@ class Recorder:
         journal: The journal.
         record: The watch, as it is there or is to be added.
         added: Waits until the journal has the watch; None if it has it already.
+        is_private: Whether the journal is in memory, only for this watch, which goes on from a token.
 
     Attributes:
-        record: The argument of the same name.
+        record: The argument of the same name, as is `is_private`.
         is_forgotten: Whether the journal forgets the watch, so that nothing more is written.
         is_left: Whether the journal keeps the watch although it has finished: its run is still to be created.
+        on_wish: Called with what is asked of a single watch, as for `grant`.
     """
 
     __slots__ = (
@@ -112,18 +102,27 @@ class Recorder:
         "_written",
         "is_forgotten",
         "is_left",
+        "is_private",
+        "on_wish",
         "record",
     )
 
     def __init__(
-        self, journal: Journal, record: WatchRecord, added: Callable[[str], Awaitable[object]] | None = None
+        self,
+        journal: Journal,
+        record: WatchRecord,
+        added: Callable[[str], Awaitable[object]] | None = None,
+        *,
+        is_private: bool = False,
     ) -> None:
         self._journal = journal
+        self.is_private: bool = is_private
         self._added = added
         self._to_submit: dict[str, tuple[Call, str]] = {}
         self._moved_to: tuple[RunRef, float] | None = None  # what was accepted or created, and is not written yet
         self.is_forgotten: bool = False
         self.is_left: bool = False
+        self.on_wish: Callable[[Wish, str | RunRef], bool] | None = None
         self.go_on_from(record)
 
     def go_on_from(self, record: WatchRecord) -> None:
@@ -138,6 +137,15 @@ class Recorder:
     def key(self) -> str:
         """What identifies the watch in the journal."""
         return self.record.key
+
+    def grant(self, wish: Wish, run: str | RunRef) -> bool:
+        """Do what is asked of a single watch; return False if it does not watch this run."""
+        return self.on_wish is not None and self.on_wish(wish, run)
+
+    def handed_over(self, machine: RunLifecycle, end: End | None) -> HandedOver:
+        """Return what a token of the watch needs to know; `end` is how it finished, if it has."""
+        before = tuple(self._claimed.values()), self._lost
+        return handed_over("" if self.is_private else self.key, machine, end, before)
 
     async def add(self) -> None:
         """Add the watch to the journal. Safe to cancel.
@@ -323,9 +331,7 @@ class Recorder:
             raise JournalError(f"The journal raised a {type(error).__name__}: {error}") from error
 
 
-async def begin_to_record(
-    journal: Journal, ref: RunRef, label: object, settle: Callable[[Recorder], object]
-) -> Recorder:
+async def begin_to_record(journal: Journal, record: WatchRecord, settle: Callable[[Recorder], object]) -> Recorder:
     """Add a single watch of a run to a journal, and return what records it.
 
     Safe to cancel: `settle` is called then, to leave what may have been written to `resume`.
@@ -334,7 +340,7 @@ async def begin_to_record(
         JournalError: It could not be written.
         NotOwnerError: Another process, or another watch, watches the run.
     """
-    recorder = Recorder(journal, record_of(ref, label))
+    recorder = Recorder(journal, record)
     try:
         hold(journal, recorder.key, recorder)
         try:
@@ -346,8 +352,79 @@ async def begin_to_record(
             let_go(journal, recorder.key, recorder)
             raise
     except JournalError as error:
-        raise unwatched(ref, error) from error
+        raise unwatched(ref_of(record), error) from error
     return recorder
+
+
+async def claim_to_record(journal: Journal, keys: Sequence[str] | None = None) -> list[Recorder]:
+    """Own watches that no living process owns, and return what records each; all of them, or those with these keys.
+
+    Those that something in this process watches already are left to that. Safe to cancel: none is owned then.
+
+    Raises:
+        JournalError: The journal could not be read or written.
+    """
+    try:
+        records = await journal.claim(keys)
+    except JournalError:
+        raise
+    except Exception as error:
+        raise JournalError(f"The journal raised a {type(error).__name__}: {error}") from error
+    recorders = [Recorder(journal, record) for record in records if not is_held(journal, record.key)]
+    for recorder in recorders:
+        hold(journal, recorder.key, recorder)
+    return recorders
+
+
+async def check_is_free(journal: Journal, token: Token) -> WatchRecord:
+    """Return what a token has of a watch that could not be claimed, if the journal does not have it any more.
+
+    Raises:
+        NotOwnerError: A living process has the watch, or it was delivered or forgotten.
+        JournalError: The journal could not be read.
+    """
+    found = next((record for record in await journal.read() if record.key == token.key), None)
+    if found is not None:
+        owner = on_one_line(found.owner or "another process")
+        raise NotOwnerError(
+            f"The watch of {token.ref} goes on in {owner}: it can be claimed when that process has left it, or ended"
+        )
+    if token.record is None:
+        raise NotOwnerError(
+            f"The watch of {token.ref} is not in this journal: its outcome was delivered, or it was forgotten, or this "
+            "is not the journal of the token"
+        )
+    return begun_now(token.record)
+
+
+async def go_on_to_record(journal: Journal | None, token: Token, settle: Callable[[Recorder], object]) -> Recorder:
+    """Go on with a single watch from a token, and return what records it. Safe to cancel, as `begin_to_record` is.
+
+    Raises:
+        JournalError: The journal could not be read or written.
+        NotOwnerError: Another process, or another watch, watches the run; or it was delivered or forgotten.
+    """
+    if journal is None:
+        return await record_privately(begun_now(token.record or record_of(token.ref, None)))
+    if not token.key and token.record is not None:
+        return await begin_to_record(journal, begun_now(token.record), settle)
+    claimed = await claim_to_record(journal, [token.key])
+    if claimed:
+        return claimed[0]
+    return await begin_to_record(journal, await check_is_free(journal, token), settle)
+
+
+async def record_privately(record: WatchRecord) -> Recorder:
+    """Return what records a watch that goes on from a token in memory, without a journal."""
+    journal = MemoryJournal()
+    await journal.open()
+    await journal.add([record])
+    return Recorder(journal, record, is_private=True)
+
+
+def begun_now(record: WatchRecord) -> WatchRecord:
+    """Return the record of a watch that begins now, in the trace of the caller."""
+    return replace(record, created_at=wall_time(), traceparent=current_traceparent())
 
 
 def _record_of(call: Call, output: str, *, failed: bool = False) -> CallRecord:
@@ -384,12 +461,12 @@ def recorder_of_create(journal: Journal, creating: dict[str, Any], label: object
 
 def asked_for(creating: dict[str, Any], label: object) -> WatchRecord:
     """Return what a journal holds of a watch whose run is to be created; its key finds the run, too."""
-    return WatchRecord(key=uuid.uuid4().hex, ref=None, label=label, created_at=wall_time(), creating=creating)
+    return begun_now(WatchRecord(key=uuid.uuid4().hex, ref=None, label=label, creating=creating))
 
 
 def record_of(ref: RunRef, label: object) -> WatchRecord:
     """Return what a journal holds of a watch that begins."""
-    return WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label, created_at=wall_time())
+    return begun_now(WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label))
 
 
 def gone_on_as(ref: RunRef, newer: RunRef) -> NotOwnerError:

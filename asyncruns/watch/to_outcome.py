@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from asyncruns._loop import admitted
 from asyncruns.abc import MultiWireClient, RunClient
@@ -57,6 +57,7 @@ async def watch_to_outcome(
     thread_id: str | None = None,
     run_id: str | None = None,
     recorder: Recorder | None = None,
+    token: str | None = None,
 ) -> AnyOutcome[R]:
     """Watch a run until it ends, and return the outcome; `RunWatcher` describes the other arguments.
 
@@ -65,13 +66,15 @@ async def watch_to_outcome(
     Args:
         recorder: What has recorded the create of the run.
     """
-    if isinstance(client, MultiWireClient):
+    if isinstance(client, MultiWireClient) and token is None:
         client = client.for_run(run if thread_id is None and run_id is None else None)
-    watched: RunClient[R] = client
+    watched = cast("RunClient[R]", client)
 
     def watcher() -> RunWatcher[R]:
-        made = RunWatcher(watched, run, thread_id=thread_id, run_id=run_id, **options)
-        made._recorder = recorder
+        if token is not None:
+            return RunWatcher(watched, token=token, **options)
+        made: RunWatcher[R] = RunWatcher(watched, run, thread_id=thread_id, run_id=run_id, **options)
+        made._created_with = recorder
         return made
 
     cancels = options.get("on_exit") == "cancel"

@@ -67,7 +67,7 @@ async def test_a_lease_that_has_run_out_goes_on_if_nobody_has_claimed(dsn: str, 
         await mine.add([watch("w")])
         end_lease(postgres, dsn)
         assert [record.owner for record in await other.read()] == [""]
-        assert not await other.ask(watch("w")ref_of(), Wish.POLL)
+        assert not await other.ask(ref_of(watch("w")), Wish.POLL)
         assert await mine.begin("w", [CALL]) == []
 
 

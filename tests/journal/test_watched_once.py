@@ -14,6 +14,7 @@ from worlds import ROUNDS
 from asyncruns import (
     Client,
     Completed,
+    Ended,
     Fleet,
     GaveUp,
     InvalidRequestError,
@@ -253,12 +254,13 @@ async def test_a_resume_whose_factory_raises_leaves_the_others(setting: Setting)
 async def test_an_outcome_is_told_again_if_the_caller_was_cancelled_before_it_had_it(setting: Setting) -> None:
     seen = asyncio.Event()
 
-    async def slow(outcome: object) -> None:
-        seen.set()
-        await anyio.sleep(1)
+    async def slow(event: object) -> None:
+        if isinstance(event, Ended):
+            seen.set()
+            await anyio.sleep(1)
 
     async with setting.journal as journal, Client(transport=setting.transport, journal=journal) as client:
-        watching = client.watch(await setting.run(), tools=setting.tools, on_terminal=slow)
+        watching = client.watch(await setting.run(), tools=setting.tools, on_event=slow)
         task = asyncio.create_task(watching)
         await seen.wait()
         await anyio.sleep(0.1)

@@ -283,7 +283,7 @@ async def test_a_run_that_was_left_is_resumed_and_not_watched_anew(setting: Sett
         outcome = await watch
         assert isinstance(outcome, GaveUp)
         assert outcome.reason is Reason.TAKEN_OVER
-        with pytest.raises(WatchGaveUpError, match=r"or has left it there for fleet\.resume\(\)"):
+        with pytest.raises(WatchGaveUpError, match=r"or was left for resume\(\)"):
             outcome.unwrap()
         (resumed,) = await fleet.resume()
         assert isinstance(await resumed, Completed)
