@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import asyncruns
 from asyncruns.abc import Journal
 from asyncruns.cli.batch_servers import connected
 from asyncruns.cli.ends import EXIT_CODES, end_of
@@ -180,16 +181,26 @@ class Reaper:
 
 
 def journal_at(where: str) -> Journal:
-    """Return the journal in a file that exists; it is not opened.
+    """Return the journal in a file that exists, or in PostgreSQL; it is not opened.
 
     Raises:
-        ConfigurationError: There is no such file, or it is empty.
+        ConfigurationError: There is no such file, or it is empty; or there is no driver for PostgreSQL.
     """
+    if "://" in where:  # it may hold a password, so no message shows it
+        return _postgres_journal(where)
     path = Path(where)
     if not path.is_file() or not path.stat().st_size:
         what = "is empty" if path.is_file() else "is no file" if path.exists() else "does not exist"
         raise ConfigurationError(f"{where} {what}: pass the file of a SQLiteJournal")
     return SQLiteJournal(path)
+
+
+def _postgres_journal(dsn: str) -> Journal:
+    make = getattr(asyncruns, "PostgresJournal", None) if dsn.startswith(("postgres://", "postgresql://")) else None
+    if make is None:
+        raise ConfigurationError("a JOURNAL with :// is not known here: pass the file of a SQLiteJournal")
+    journal: Journal = make(dsn)
+    return journal
 
 
 async def _text_of(outcome: AnyOutcome[Any]) -> str | None:

@@ -83,15 +83,12 @@ def waits_of(row: Unfinished) -> list[str]:
 
 def say_row(row: Unfinished, now: float) -> None:
     """Print a row for people: its key on a line of its own, then what is known of it."""
-    facts = [age_text(row.age(now)), on_one_line(row.status), _label(row)]
-    if row.owner:
-        facts.append(f"watched by {on_one_line(row.owner)}")
+    owner = f"watched by {row.owner}" if row.owner else ""
+    facts = ", ".join(on_one_line(fact) for fact in (age_text(row.age(now)), row.status, owner) if fact)
     say(on_one_line(row.key))
-    say("  " + "  ".join(fact for fact in facts if fact))
-    for line in waits_of(row):
-        say(f"  {on_one_line(line)}")
-    if row.trouble:
-        say(f"  {on_one_line(row.trouble)}")
+    for line in (facts, _label(row), *waits_of(row), row.trouble):
+        if line:
+            say(f"  {on_one_line(line)}")
 
 
 def say_row_as_json(row: Unfinished, now: float) -> None:

@@ -252,6 +252,11 @@ class Watch(AsyncOnly, Generic[R]):
         return self._member.ref
 
     @property
+    def label(self) -> Any:
+        """What the caller gave as `label=`; None if nothing. `Fleet.resume` restores it."""
+        return self._member.label
+
+    @property
     def status(self) -> str:
         """The last status that was seen, as the server sent it; "" if none was seen."""
         return self._member.status
