@@ -354,13 +354,17 @@ class Journal(ABC):
 
     @abstractmethod
     async def submitting(self, watch: str, calls: Sequence[str]) -> None:
-        """Note that the outputs of the calls with these keys are about to be submitted; or, if none, are not."""
+        """Note that the outputs of the calls with these keys are about to be submitted; or, if none, are not.
+
+        For a run that is not created it notes how far the create has come: see `WatchRecord.submitting`.
+        """
 
     @abstractmethod
     async def moved(self, watch: str, ref: RunRef, at: float) -> None:
         """Note that a submit was accepted, and which run the watch goes on with: the same, or another one.
 
-        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten.
+        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten. Also
+        notes which run was created for the watch: what it took to ask for that is forgotten.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import ssl as ssl_module
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
@@ -39,8 +39,10 @@ from asyncruns.lifecycle.run_shapes import dialect_and_ids, no_run
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.batch_group import BatchGroup
+from asyncruns.resources.new_run import NewRun
+from asyncruns.resources.recorded_creates import run_to_outcome
 from asyncruns.resources.run_parameters import RunParameters, with_response_format
-from asyncruns.resources.start_run import NewRun, StartOfRun
+from asyncruns.resources.start_run import StartOfRun
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
 from asyncruns.resources.webhook_secrets import given_secrets
@@ -52,10 +54,10 @@ from asyncruns.transport.retry import RetryTransport
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import check_label, check_open, checked_journal
-from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
+from asyncruns.watch.recorder import checked_journal
+from asyncruns.watch.to_outcome import watch_to_outcome
 from asyncruns.wire import Message, Run
-from asyncruns.wire.names import BATCH, MESSAGE_BATCH
+from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE
 
 if TYPE_CHECKING:
     import aiohttp
@@ -352,12 +354,27 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             adopt=adopt,
             key=key,
         )
-        journal = self._open_watches.journal
-        if journal is not None and not options.get("observe_only"):
-            check_label(options.get("label"))
-            await check_open(journal)
-        run = await new.create(create_guard_for(new.client, options))
-        return await watch_to_outcome(new.client, run, options)
+        return await run_to_outcome(new, options)
+
+    def _new_run_again(
+        self, creating: Mapping[str, Any], options: SharedOptions, once: Transport | None = None
+    ) -> NewRun:
+        """Return the run or the response that a journal says was asked for; `_new_run` describes the other arguments.
+
+        Raises:
+            InvalidRequestError: It does not say enough, or this client cannot create it.
+        """
+        creator = self if once is None else self._through(once)
+        if creating.get("dialect") == self.dialect.name:
+            start = StartOfRun.asked_again(creating, options.get("tools"))
+            return self._new_run_of(start, creator)
+        if creating.get("dialect") == RESPONSE and isinstance(creating.get("parameters"), dict):
+            return self.responses._new_run_with(creating["parameters"], options, creator.responses)
+        raise InvalidRequestError(f"This client creates no run of the kind {creating.get('dialect')!r}")
+
+    def _new_run_of(self, start: StartOfRun, creator: Client) -> NewRun:
+        start.check(self._server.limits)
+        return NewRun(self, partial(start.run, creator.threads), start.to_ask_again)
 
     def _new_run(
         self,
@@ -404,8 +421,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             key=key,
             tools=options.get("tools"),
         )
-        start.check(self._server.limits)
-        return NewRun(self, partial(start.run, creator.threads))
+        return self._new_run_of(start, creator)
 
     def _through(self, once: Transport) -> Client:
         """Return this client, with all requests sent through another transport; see `Server.through`."""
@@ -597,7 +613,8 @@ def _model_alone(model: str | None, **others: str | None) -> str:
 def _with_output_type(parameters: Mapping[str, Any], output_type: type[object] | None) -> RunParameters:
     if "output_type" in parameters:
         raise InvalidRequestError("Pass output_type as output_type=, not in the parameters")
-    return cast("RunParameters", with_response_format({**parameters, "output_type": output_type}))
+    given = {name: list(value) if isinstance(value, Iterator) else value for name, value in parameters.items()}
+    return cast("RunParameters", with_response_format({**given, "output_type": output_type}))
 
 
 def _parameters_of(model: str | None) -> tuple[Container[str], str]:

@@ -26,6 +26,7 @@ from asyncruns.fleet.settings import OPTIONS_OF_FLEETS
 from asyncruns.fleet.statistics import Statistics, statistics_of
 from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
+from asyncruns.lifecycle.records import ref_of
 from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.webhooks import WebhookEvent
@@ -289,11 +290,11 @@ class Fleet(AsyncOnly, Generic[R]):
             for record in claimed:
                 own: SharedOptions = options
                 if context_factory is not None:
-                    own = {**options, "context": context_factory(record.ref, record.label)}
+                    own = {**options, "context": context_factory(ref_of(record), record.label)}
                 try:
                     watches.append(Watch(self._hub, *self._hub.resume(record, own)))
                 except InvalidRequestError as error:
-                    warn_of_unresumed(FLEET_LOG, record.ref, error)
+                    warn_of_unresumed(FLEET_LOG, ref_of(record), error)
                 if len(watches) % ADDED_AT_ONCE == 0:
                     await asyncio.sleep(0)
         return watches
@@ -460,6 +461,8 @@ class Fleet(AsyncOnly, Generic[R]):
                         raise InvalidRequestError(f"Request {count} is invalid: {error}") from error
                     if count % ADDED_AT_ONCE == 0:
                         await asyncio.sleep(0)
+            if self._hub.runner.records is not None:
+                await self._hub.runner.records.all_added()
         return count
 
     @contextlib.contextmanager

@@ -28,7 +28,7 @@ from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS, FleetSettings
 from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.records import WatchRecord
-from asyncruns.resources.start_run import NewRun
+from asyncruns.resources.new_run import NewRun
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.logs import FLEET_LOG
@@ -268,6 +268,8 @@ class Hub(Generic[R]):
     def resume(self, record: WatchRecord, options: SharedOptions) -> tuple[Member, Listener]:
         """Go on with a watch that another process has left in the journal; `Fleet.resume` describes the options."""
         self.check_goes_on()
+        if record.ref is None:
+            return self._resume_create(record, options)
         ref = RunRef.of(record.ref)
         client = self._client if self._speaks is None else self._speaks(ref)
         client.dialect.identify(ref, {})
@@ -282,6 +284,20 @@ class Hub(Generic[R]):
             self.runner.resume(member, record)
         elif self.runner.records is not None:
             self.runner.records.claimed(member, record)
+        return member, listener
+
+    def _resume_create(self, record: WatchRecord, options: SharedOptions) -> tuple[Member, Listener]:
+        creator: RunClient[Any] = self._client
+        if not isinstance(creator, CreatesRuns):
+            raise InvalidRequestError(f"It is to be created, and a {type(creator).__name__} creates no runs")
+        sender = PermittedTransport(creator, self.runner.permits)
+        new = creator._new_run_again(record.creating or {}, self._settings.with_own(options), sender)
+        context = self._current_context()
+        ref = RunRef(new.client.dialect.name, ())
+        member = self._member_of(new.client, ref, {**options, "label": record.label}, context)
+        listener = self._listener_of(options, context, None)
+        member.add_listener(listener)
+        self.runner.resume_create(PendingRun(member, new, sender), record)
         return member, listener
 
     async def recorded(self, member: Member) -> None:
@@ -376,7 +392,8 @@ class Hub(Generic[R]):
         member = self._member_of(new.client, RunRef(new.client.dialect.name, ()), options, context)
         listener = self._listener_of(options, context, shared)
         member.add_listener(listener)
-        self.runner.add_create(PendingRun(member, new, sender))
+        creating = new.to_ask_again() if member.is_recorded and new.to_ask_again is not None else None
+        self.runner.add_create(PendingRun(member, new, sender), creating)
         return member, listener
 
     def _current_context(self) -> contextvars.Context:

@@ -15,15 +15,17 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from asyncruns._loop import loop_time, wake
 from asyncruns.abc import Journal
 from asyncruns.errors import JournalError, NotOwnerError
 from asyncruns.fleet.member import Member
-from asyncruns.lifecycle import Asked
+from asyncruns.lifecycle import Asked, RunRef
 from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import Recorder, hold, let_go, may_be_forgotten, record_of, refused_by
+from asyncruns.watch.recorder import Recorder, asked_for, hold, let_go, may_be_forgotten, record_of, refused_by
 
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long
@@ -35,11 +37,22 @@ class Records:
 
     Args:
         journal: The journal.
+        on_added: Called with each member whose run may be created, since the journal has that it is asked for.
+        on_unwritten: Called with each member whose run may not, and why. It may come again.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        on_added: Callable[[Member], object],
+        on_unwritten: Callable[[Member, JournalError], object],
+    ) -> None:
         self._journal = journal
+        self._on_added, self._on_unwritten = on_added, on_unwritten
         self._to_add: dict[str, Member] = {}
+        self._to_name: dict[str, Member] = {}  # whose runs were created
+        self._keys: dict[RunRef, str] = {}  # of runs that were created for a watch, which has a key of its own then
+        self._refs: dict[str, RunRef] = {}  # the same, by key
         self._finished: dict[str, tuple[float, AnyOutcome[Any]]] = {}  # with the time from which to record it
         self._gone: dict[str, None] = {}  # to be forgotten
         self._to_release: dict[str, None] = {}  # to be left to any process that claims them
@@ -60,6 +73,13 @@ class Records:
         if not member.is_recorded:
             return
         record = record_of(member.ref, member.label)
+        self._add_record(member, replace(record, key=self._keys.get(member.ref, record.key)))
+
+    def add_create(self, member: Member, creating: dict[str, Any]) -> None:
+        """Add the watch of a member whose run is to be created, with what it takes to ask for that again."""
+        self._add_record(member, asked_for(creating, member.label))
+
+    def _add_record(self, member: Member, record: WatchRecord) -> None:
         member.recorder = Recorder(self._journal, record, self.added)
         self._to_add[record.key] = member  # what is to be forgotten of an earlier watch is written before that
         self._open.add(record.key)
@@ -71,7 +91,18 @@ class Records:
     def take_up(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that the journal has."""
         member.recorder = Recorder(self._journal, record)
+        if record.refs:
+            self._keys[record.refs[0]], self._refs[record.key] = record.key, record.refs[0]
         self._take(record.key)
+
+    def created(self, member: Member) -> None:
+        """Note which run was created for a member."""
+        recorder = member.recorder
+        if recorder is not None and not recorder.is_forgotten:
+            recorder.created(member.ref)
+            self._to_name[recorder.key] = member
+            self._keys[member.ref], self._refs[recorder.key] = recorder.key, member.ref
+            wake(self._news)
 
     def claimed(self, member: Member, record: WatchRecord) -> None:
         """Go on with a watch that was claimed, if its run is watched already, and this was not written yet."""
@@ -93,12 +124,14 @@ class Records:
 
     def _let_go(self, key: str) -> None:
         self._held.discard(key)
+        if key in self._refs:
+            self._keys.pop(self._refs.pop(key), None)
         let_go(self._journal, key, self)
 
     def finished(self, member: Member) -> None:
         """Record the outcome of a member, unless it is delivered before that is written."""
         recorder, outcome = member.recorder, member.outcome
-        if recorder is not None and outcome is not None and not recorder.is_forgotten:
+        if recorder is not None and outcome is not None and not (recorder.is_forgotten or recorder.is_left):
             if may_be_forgotten(outcome):
                 self._open.discard(recorder.key)
             self._finished.pop(recorder.key, None)  # so that the oldest comes first
@@ -107,7 +140,7 @@ class Records:
 
     def delivered(self, member: Member, outcome: AnyOutcome[Any]) -> None:
         """Forget the watch of a member, since its outcome was delivered."""
-        if may_be_forgotten(outcome):
+        if may_be_forgotten(outcome) and not (member.recorder is not None and member.recorder.is_left):
             self.forget(member)
 
     def forget(self, member: Member) -> None:
@@ -116,6 +149,7 @@ class Records:
             member.recorder.is_forgotten = True
             key = member.recorder.key
             self._finished.pop(key, None)
+            self._to_name.pop(key, None)
             if self._to_add.get(key) is member:
                 del self._to_add[key]
                 self._end_try()
@@ -191,7 +225,7 @@ class Records:
     @property
     def _due_at(self) -> float:
         """When there is something to write; infinity if nothing is left."""
-        if self._to_add or self._gone or self._to_release or (self._finished and self._is_leaving):
+        if self._to_add or self._to_name or self._gone or self._to_release or (self._finished and self._is_leaving):
             return -math.inf
         return next(iter(self._finished.values()))[0] if self._finished else math.inf
 
@@ -252,6 +286,7 @@ class Records:
         errors = [
             await self._write_gone(),
             await self._write_new(),
+            await self._write_named(),
             await self._write_outcomes(),
             await self._write_released(),
         ]
@@ -283,12 +318,34 @@ class Records:
         for key, member in adding.items():
             if key not in written and self._to_add.get(key) is member:
                 self._to_add[key] = self._to_add.pop(key)
+                if error is not None and not member.ref.ids:
+                    self._on_unwritten(member, error)
         return error
+
+    async def _write_named(self) -> JournalError | None:
+        naming = {key: self._to_name[key] for key in _some(self._to_name)}
+        recorders = [member.recorder for member in naming.values() if member.recorder is not None]
+        results = await asyncio.gather(*(recorder.named() for recorder in recorders), return_exceptions=True)
+        failure = None
+        for (key, member), error in zip(naming.items(), results, strict=True):
+            if isinstance(error, BaseException) and not isinstance(error, JournalError):
+                raise error
+            if self._to_name.get(key) is not member:
+                continue
+            if isinstance(error, NotOwnerError):
+                self.forget(member)  # the run has another watch
+                member.receive_safely(refused_by(error, Asked.POLL))
+            elif error is None:
+                del self._to_name[key]
+            else:
+                self._to_name[key] = self._to_name.pop(key)
+                failure = failure or error
+        return failure
 
     async def _write_outcomes(self) -> JournalError | None:
         now = loop_time() + (math.inf if self._is_leaving else 0.1)
         due = {key: self._finished[key] for key in _some(self._finished) if self._finished[key][0] <= now}
-        outcomes = {key: outcome for key, (_, outcome) in due.items() if key not in self._to_add}
+        outcomes = {key: outcome for key, (_, outcome) in due.items() if not self._is_unwritten(key)}
         written, error = await self._each(
             outcomes, lambda keys: self._journal.finished({key: outcomes[key].to_dict() for key in keys})
         )
@@ -300,12 +357,15 @@ class Records:
         return error
 
     async def _write_released(self) -> JournalError | None:
-        released = [key for key in _some(self._to_release) if key not in self._to_add and key not in self._finished]
+        released = [key for key in _some(self._to_release) if not self._is_unwritten(key) and key not in self._finished]
         written, error = await self._each(released, self._journal.release)
         for key in written:
             self._to_release.pop(key, None)
             self._let_go(key)
         return error
+
+    def _is_unwritten(self, key: str) -> bool:
+        return key in self._to_add or key in self._to_name
 
     async def _add(self, members: dict[str, Member]) -> None:
         recorders = [member.recorder for member in members.values() if member.recorder is not None]
@@ -325,13 +385,18 @@ class Records:
             if self._to_add.get(key) is member:
                 del self._to_add[key]
                 recorder.go_on_from(record)
+                if record.ref is None:
+                    self._on_added(member)
 
     def _refuse(self, key: str, member: Member, error: NotOwnerError) -> None:
         if self._to_add.get(key) is member:
             del self._to_add[key]
             self._open.discard(key)
             self._refused[key] = error
-            member.receive_safely(refused_by(error, Asked.POLL))
+            if member.ref.ids:
+                member.receive_safely(refused_by(error, Asked.POLL))
+            else:
+                self._on_unwritten(member, error)
 
     async def _each(
         self, keys: Iterable[str], write: Callable[[list[str]], Awaitable[object]]

@@ -30,6 +30,7 @@ from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.outages import Outages
 from asyncruns.fleet.permits import Permits
+from asyncruns.fleet.recorded_end import recorded_cause
 from asyncruns.fleet.records import Records
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
@@ -76,7 +77,9 @@ class Runner(Host[Member]):
         self.permits: Permits = Permits(self.schedule, self.moved)
         self.creates: Creates = Creates(self, self.permits, cancels=keeps_unfinished, has_room=on_begun)
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
-        self.records: Records | None = None if journal is None else Records(journal)
+        self.records: Records | None = None
+        if journal is not None:
+            self.records = Records(journal, self.creates.may_begin, self.creates.unwritten)
         self.announcements: Announcements = Announcements()
         self.collectives: Collectives = Collectives(
             self.schedule, self.roster, heed=self._heed, note=self._note, excused=self._excused
@@ -190,7 +193,9 @@ class Runner(Host[Member]):
 
     def _may_begin_create(self) -> bool:
         """Whether to begin creates: the budget has nearly caught up with those that have begun, or all are dropped."""
-        return self.creates.waiting > 0 and (self.is_left or self.schedule.permits < BEGUN_AT_ONCE)
+        if self.is_left:
+            return self.creates.waiting > 0
+        return self.creates.ready > 0 and self.schedule.permits < BEGUN_AT_ONCE
 
     def _is_done(self) -> bool:
         """Whether the fleet was left, and there is nothing more to wait for, or no more time."""
@@ -357,11 +362,30 @@ class Runner(Host[Member]):
         """Whether subscribers still wait for the rest of a stream whose run has ended."""
         return any(stream.is_wanted for stream in self._streams)
 
-    def add_create(self, pending: PendingRun) -> None:
-        """Create a run, and watch it then."""
+    def add_create(self, pending: PendingRun, creating: dict[str, Any] | None) -> None:
+        """Create a run, and watch it then.
+
+        Args:
+            pending: The run.
+            creating: What a journal needs to have before; None without one.
+        """
         pending.member.is_watched = True
         self.roster.add(pending.member)
-        self.creates.add(pending)
+        if self.records is not None and creating is not None:
+            self.records.add_create(pending.member, creating)
+        self.creates.add(pending, is_written=creating is None)
+
+    def resume_create(self, pending: PendingRun, record: WatchRecord) -> None:
+        """Create a run that another process was to create; or finish its watch as that has recorded."""
+        member = pending.member
+        member.is_watched = True
+        self.roster.add(member)
+        if self.records is not None:
+            self.records.take_up(member, record)
+        if record.outcome is None:
+            self.creates.add(pending, is_written=True)
+        else:
+            member.not_created(recorded_cause(record), since=pending.began)
 
     def add_stream(self, pending: PendingRun) -> None:
         """Read a stream until it names its run, and watch that then."""
@@ -370,7 +394,7 @@ class Runner(Host[Member]):
         if self.group is not None:
             self.creates.begin_now(pending, self.group)
         else:
-            self.creates.add(pending)
+            self.creates.add(pending, is_written=True)
 
     def created(self, member: Member, run: Any) -> Member:
         """Watch a run that was created for a member; return that member, or the one that watches the run already.
@@ -383,8 +407,10 @@ class Runner(Host[Member]):
         if known is None:
             member.ref = ref
             self.roster.rename(member)
-            if self.records is not None:
+            if self.records is not None and member.recorder is None:
                 self.records.add(member)
+            elif self.records is not None:
+                self.records.created(member)
             given = None if isinstance(run, RunRef) else member.client.dialect.snapshot(run)
             self.collectives.join(member, given)
             member.guard(lambda: member.begin(given if member.stream is None else member.stream.given))
@@ -392,6 +418,8 @@ class Runner(Host[Member]):
                 self._start(member.stream, member)
             return member
         member.successor, member.is_watched = known, False
+        if self.records is not None:
+            self.records.forget(member)
         self.roster.discard(member)
         # Not if it is of an earlier round, whose run another one has followed.
         if known.stream is None and member.stream is not None and not known.has_ended and known.ref == ref:
@@ -472,6 +500,11 @@ class Runner(Host[Member]):
         self.progress.changed(None, member.machine.counts)
         self.collectives.join(member, None)
         self._on_end(member)
+
+    def created_late(self, member: Member) -> None:
+        """Note in the journal which run was created for a member while the fleet was left."""
+        if self.records is not None:
+            self.records.created(member)
 
     # Leaving
 

@@ -69,16 +69,18 @@ class Watch(AsyncOnly, Generic[R]):
     async def recorded(self) -> None:
         """Wait until the journal of the fleet has this watch, so that `Fleet.resume` takes it up after a crash.
 
-        Returns at once without a journal; of a run that is still to be created, it waits for that. Safe to cancel.
+        Returns at once without a journal. Of a run that is still to be created, the journal has what it takes to ask
+        for it again; of a stream, this waits until it names its run. Safe to cancel.
 
         Raises:
             JournalError: It could not be written now; the fleet tries it again.
             NotOwnerError: Another process that has the same journal watches the run.
-            WatchGaveUpError: The run was not created; the error's `outcome` says why.
+            WatchGaveUpError: The stream did not name its run; the error's `outcome` says why.
             asyncio.CancelledError: The watch was cancelled.
             InvalidRequestError: The fleet was left before, or was entered in another event loop.
         """
-        await self.created()
+        if self._member.recorder is None and self._hub.runner.records is not None:
+            await self.created()
         await self._hub.recorded(self._member)
 
     async def created(self) -> RunRef:

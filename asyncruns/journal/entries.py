@@ -65,10 +65,17 @@ def run_texts(*refs: RunRef) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
+def refs_of(record: WatchRecord) -> tuple[RunRef, ...]:
+    """Return the refs of all runs of a watch, perhaps repeated; none before its run is created."""
+    return record.refs if record.ref is None else (record.ref, *record.refs)
+
+
 def moved_to(record: WatchRecord, ref: RunRef) -> WatchRecord:
-    """Return a record after a submit was accepted, with the run that the watch goes on with."""
-    refs = record.refs or (record.ref,)
-    return replace(record, ref=ref, refs=refs if ref == refs[-1] else (*refs, ref), submitting=())
+    """Return a record after a submit was accepted, or its run was created, with the run that the watch goes on with."""
+    refs = record.refs or refs_of(record)
+    return replace(
+        record, ref=ref, refs=refs if refs and ref == refs[-1] else (*refs, ref), submitting=(), creating=None
+    )
 
 
 def accepted(calls: Iterable[CallRecord], at: float) -> list[CallRecord]:

@@ -24,6 +24,7 @@ from asyncruns.journal.entries import (
     not_there,
     of_another,
     packed,
+    refs_of,
     run_texts,
     unpacked,
     watched_as,
@@ -260,4 +261,4 @@ class MemoryJournal(Journal):
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)
         calls = {call.key: call for call in writable(record.calls, MAX_OUTPUT_BYTES)}
         copy = unpacked(record.key, packed(record), (), outcome)
-        return _Entry(self._owner, copy, calls, run_texts(copy.ref, *copy.refs))
+        return _Entry(self._owner, copy, calls, run_texts(*refs_of(copy)))

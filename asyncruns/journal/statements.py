@@ -23,6 +23,7 @@ from asyncruns.journal.entries import (
     not_there,
     of_another,
     packed,
+    refs_of,
     run_texts,
     unpacked,
     unreadable,
@@ -232,7 +233,7 @@ def _found(db: Owned) -> list[tuple[float, int, WatchRecord]]:
 
 def _added(db: Owned, record: WatchRecord, data: bytes, outcome: bytes | None) -> int:
     """Add a watch unless it is there and owned; return its id."""
-    refs = run_texts(record.ref, *record.refs)
+    refs = run_texts(*refs_of(record))
     if db.connection.execute("SELECT 1 FROM watches WHERE key = ?", (record.key,)).fetchone():
         number = _own(db, record.key)
         db.connection.execute("UPDATE watches SET claim = NULL WHERE id = ? AND claim IS NOT NULL", (number,))

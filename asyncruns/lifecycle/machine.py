@@ -160,6 +160,11 @@ class RunLifecycle(Struct, eq=False, gc=False):
         )
 
     @property
+    def policy(self) -> Policy:
+        """The options of the watch."""
+        return self._policy
+
+    @property
     def wake_at(self) -> float:
         """Time at which the machine wants a `Tick`, besides the polls that it has asked for; infinity for never."""
         if self.end is not None:

@@ -1,7 +1,7 @@
 """What a journal holds, as values. Does no I/O.
 
 Nothing of a run's content is written down but the outputs of its calls and what the caller gave to come back: a call is
-known by its id and a digest of its name and arguments.
+known by its id and a digest of its name and arguments. Until a run is created, what it takes to ask for it is kept.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
 
     Attributes:
         key: Identifies the watch in the journal.
-        ref: The ref of its run.
+        ref: The ref of its run; None until that is created.
         refs: The refs of all its runs, oldest first.
         label: What the caller gave as `label=`; a plain JSON value.
         toolset: The name of its toolset; "" for that of the fleet.
@@ -52,13 +52,15 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
         traceparent: The W3C trace context in which it was added; "" for none.
         calls: Its calls that have begun, in the order in which they did.
         submitting: Keys of the calls whose outputs were about to be submitted, if it is not known that they were
-            accepted or refused.
+            accepted or refused. Of a run that is not created: `("create",)` if its create was about to be sent, or
+            `("thread", id)` if a thread was created for it.
+        creating: What it takes to ask for the run again, as plain JSON, with its `dialect`; None once it is created.
         outcome: How it finished, if that was recorded but not delivered: the outcome's `to_dict()`.
         owner: Who owns it, in words for people; "" if nobody living does. Only `Journal.read` says it.
     """
 
     key: str
-    ref: RunRef
+    ref: RunRef | None
     refs: tuple[RunRef, ...] = ()
     label: Any = None
     toolset: str = ""
@@ -66,6 +68,7 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
     traceparent: str = ""
     calls: tuple[CallRecord, ...] = ()
     submitting: tuple[str, ...] = ()
+    creating: dict[str, Any] | None = None
     outcome: dict[str, Any] | None = None
     owner: str = ""
 
@@ -77,3 +80,8 @@ def key_of_call(call: Call) -> str:
     """
     digest = hashlib.sha256(f"{call.name}\0{call.arguments}".encode(errors="surrogatepass")).hexdigest()[:16]
     return f"{call.id}/{digest}"
+
+
+def ref_of(record: WatchRecord) -> RunRef:
+    """Return the ref of the run of a watch; without ids, if the run is not created yet."""
+    return record.ref or RunRef(str((record.creating or {}).get("dialect", "")), ())

@@ -91,6 +91,27 @@ async def _changes_a_watch(factory: Factory) -> None:
     assert (record.ref, record.refs) == (_OTHER, (_ref("w"), _REF, _OTHER)), "a watch that has moved does not name all"
 
 
+async def _creates(factory: Factory) -> None:
+    creating = {"dialect": "thread.run", "message": "Hi"}
+    first = WatchRecord(key="w", ref=None, label=1, creating=creating)
+    async with factory() as journal:
+        await journal.add([first, replace(first, key="v"), _watch("u")])
+        creating["message"] = "changed"  # the caller may modify what it gave
+        await journal.submitting("w", ["thread", "thread_1"])
+        (read, *_) = await _reread(journal, factory)
+    assert read == replace(first, creating={**creating, "message": "Hi"}, submitting=("thread", "thread_1")), (
+        f"what it takes to create a run is not what is read: {read}"
+    )
+    async with factory() as journal:
+        await journal.claim()
+        otherwise = "a run was created for a watch that another watch has"
+        await _raises(NotOwnerError, journal.moved("v", _ref("u"), 1.0), otherwise)
+        await journal.moved("w", _REF, 1.0)
+        await _raises(NotOwnerError, journal.add([replace(_watch("t"), ref=_REF)]), otherwise)
+        (read, *_) = await _reread(journal, factory)
+    assert read == WatchRecord(key="w", ref=_REF, refs=(_REF,), label=1), f"its run was created, and it is: {read}"
+
+
 async def _begins_once(factory: Factory) -> None:
     async with factory() as journal:
         await journal.add([_watch("w"), _watch("v")])
@@ -303,6 +324,7 @@ _CHECKS: Final[Sequence[Callable[[Factory], Awaitable[None]]]] = (
     _is_opened_and_closed,
     _keeps_everything,
     _changes_a_watch,
+    _creates,
     _begins_once,
     _keeps_the_first_output,
     _orders,

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, joined, loop_time
 from asyncruns.errors import APIConnectionError, APIStatusError
 from asyncruns.watch.open_watches import OpenWatches
+from asyncruns.watch.recorder import Recorder
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ class CreateGuard:
             says that no run was created.
         lost: Called when the caller was cancelled, and it is not known whether a run was created.
         cancels: Whether `late` cancels the run, so that closing the client must wait for the answer.
+        recorder: Notes in a journal how far the create has come; None without one. An attribute, too.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class CreateGuard:
         late: Callable[[Any], Awaitable[object]],
         lost: Callable[[], object],
         cancels: bool,
+        recorder: Recorder | None = None,
     ) -> None:
         self._watches = watches
         self._late, self._lost = late, lost
         self._cancels = cancels
+        self.recorder: Recorder | None = recorder
 
     async def keep(self, create: Coroutine[Any, Any, T], find: Callable[[], Coroutine[Any, Any, T]] | None = None) -> T:
         """Send a request, and return its answer.

@@ -7,18 +7,20 @@ what a journal raised, other than a JournalError, and never decide what becomes 
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import msgspec
+from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import Journal
 from asyncruns.errors import APIConnectionError, InvalidRequestError, JournalError, NotOwnerError
 from asyncruns.lifecycle import Answers, Asked, Call, Observed, Reason, Refusal, RefusalKind, Refused, RunRef
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
-from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call, ref_of
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 from asyncruns.wire.plain import is_plain
@@ -61,15 +63,6 @@ def check_label(label: object) -> None:
         ) from error
 
 
-async def check_open(journal: Journal) -> None:
-    """Check that a journal is open, before something is created whose watch it is to have. Safe to cancel.
-
-    Raises:
-        JournalError: It is not.
-    """
-    await journal.delivered([])
-
-
 _HOLDERS: Final[WeakKeyDictionary[Journal, dict[str, object]]] = WeakKeyDictionary()
 
 
@@ -104,6 +97,7 @@ class Recorder:
     Attributes:
         record: The argument of the same name.
         is_forgotten: Whether the journal forgets the watch, so that nothing more is written.
+        is_left: Whether the journal keeps the watch although it has finished: its run is still to be created.
     """
 
     __slots__ = (
@@ -115,6 +109,7 @@ class Recorder:
         "_moved_to",
         "_to_submit",
         "is_forgotten",
+        "is_left",
         "record",
     )
 
@@ -124,10 +119,9 @@ class Recorder:
         self._journal = journal
         self._added = added
         self._to_submit: tuple[str, ...] = ()
-        self._moved_to: tuple[RunRef, float] | None = (
-            None  # after a submit that was accepted, which could not be written
-        )
+        self._moved_to: tuple[RunRef, float] | None = None  # what was accepted or created, and is not written yet
         self.is_forgotten: bool = False
+        self.is_left: bool = False
         self.go_on_from(record)
 
     def go_on_from(self, record: WatchRecord) -> None:
@@ -151,6 +145,34 @@ class Recorder:
         """
         (record,) = await self._write(lambda: self._journal.add([self.record]))
         self.go_on_from(record)
+
+    async def will_create(self, *step: str) -> None:
+        """Note that the run is about to be created: nothing may be sent before. Safe to cancel.
+
+        Args:
+            *step: "create"; or "thread" and the id of a thread that was created for it.
+
+        Raises:
+            JournalError: It could not be written.
+            NotOwnerError: The watch is forgotten, or another process has it.
+        """
+        await self._write(lambda: self._journal.submitting(self.key, step))
+
+    def created(self, ref: RunRef) -> None:
+        """Note which run was created; `named` writes it, as does what is written next."""
+        self.record = replace(self.record, ref=ref, refs=(ref,), creating=None, submitting=())
+        self._lost = ()
+        self._moved_to = ref, wall_time()
+
+    async def named(self) -> None:
+        """Write which run was created, unless that is written. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be written.
+            NotOwnerError: The run has another watch, or another process has this one.
+        """
+        if not self.is_forgotten:
+            await self._write_move()
 
     async def begin(self, calls: Iterable[Call]) -> Mapping[str, CallRecord]:
         """Note that calls begin; return those that had begun before this watch did, by their keys.
@@ -226,7 +248,7 @@ class Recorder:
         event = await send()
         if isinstance(event, Observed):
             self._claimed = {}
-            self._moved_to = event.snapshot.ref or self.record.ref, wall_time()
+            self._moved_to = event.snapshot.ref or ref_of(self.record), wall_time()
             await self._try(self._write_move, "that a submit was accepted")
         elif not event.refusal.kind.may_have_acted:
             await self._try(lambda: self._journal.submitting(self.key, ()), "that a submit was refused")
@@ -239,7 +261,7 @@ class Recorder:
             await self._try(lambda: self._journal.delivered([self.key]), "that an outcome was delivered")
 
     async def _write_move(self) -> None:
-        """Write that the last submit was accepted, unless that is written: nothing may begin after it before."""
+        """Write that the last submit was accepted, or the run created: nothing may begin before that is written."""
         if (moved := self._moved_to) is not None:
             await self._write(lambda: self._journal.moved(self.key, *moved))
             self._moved_to = None
@@ -251,18 +273,26 @@ class Recorder:
                 await self.delivered(outcome)
             if not self.is_forgotten:
                 with contextlib.suppress(NotOwnerError):
+                    await self._write_move()
+                with contextlib.suppress(NotOwnerError):
                     await self._write(lambda: self._journal.release([self.key]))
         except JournalError as error:
-            log_unwritten(WATCH_LOG, self.record.ref, "that a watch was left", error)
+            log_unwritten(WATCH_LOG, ref_of(self.record), "that a watch was left", error)
         finally:
             let_go(self._journal, self.key, self)
+
+    async def abandon(self) -> None:
+        """Forget the watch, whose run was not created, or has another watch. Safe to cancel."""
+        self.is_forgotten = True
+        await self._try(lambda: self._journal.delivered([self.key]), "that a watch is over")
+        let_go(self._journal, self.key, self)
 
     async def _try(self, write: Callable[[], Awaitable[object]], what: str) -> None:
         try:
             await self._write(write)
         except JournalError as error:
             if not self.is_forgotten or not isinstance(error, NotOwnerError):
-                log_unwritten(WATCH_LOG, self.record.ref, what, error)
+                log_unwritten(WATCH_LOG, ref_of(self.record), what, error)
 
     async def _write(self, write: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -292,8 +322,55 @@ async def begin_to_record(journal: Journal, ref: RunRef, label: object) -> Recor
             let_go(journal, recorder.key, recorder)
             raise
     except JournalError as error:
-        raise type(error)(f"The run {ref} goes on, and is not watched, as it is not in the journal: {error}") from error
+        raise unwatched(ref, error) from error
     return recorder
+
+
+async def begin_as_created(recorder: Recorder) -> None:
+    """Write which run was created, before its watch begins; without that, no tool of it begins. Safe to cancel.
+
+    Raises:
+        NotOwnerError: The run has another watch, or another process has this one.
+    """
+    ref = ref_of(recorder.record)
+    try:
+        await recorder.named()
+    except NotOwnerError as error:
+        await recorder.abandon()
+        raise unwatched(ref, error) from error
+    except JournalError as error:
+        log_unwritten(WATCH_LOG, ref, "which run was created", error)
+
+
+def unwatched(ref: RunRef, error: JournalError) -> JournalError:
+    """Return the error for a run that exists, and whose watch a journal does not take."""
+    return type(error)(f"The run {ref} goes on, and is not watched, as it is not in the journal: {error}")
+
+
+async def begin_to_create(journal: Journal, creating: dict[str, Any], label: object) -> Recorder:
+    """Note in a journal that a single run is asked for, and return what records its watch.
+
+    Safe to cancel: it is then noted or not.
+
+    Raises:
+        JournalError: It could not be written; nothing may be sent.
+    """
+    recorder = Recorder(journal, asked_for(creating, label))
+    hold(journal, recorder.key, recorder)
+    try:
+        await recorder.add()
+    except JournalError as error:
+        await recorder.abandon()
+        raise type(error)(f"Nothing was sent, as it could not be written down before: {error}") from error
+    except BaseException:
+        await recorder.settled(None)
+        raise
+    return recorder
+
+
+def asked_for(creating: dict[str, Any], label: object) -> WatchRecord:
+    """Return what a journal holds of a watch whose run is to be created; its key finds the run, too."""
+    return WatchRecord(key=uuid.uuid4().hex, ref=None, label=label, created_at=wall_time(), creating=creating)
 
 
 def record_of(ref: RunRef, label: object) -> WatchRecord:

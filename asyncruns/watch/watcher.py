@@ -44,7 +44,7 @@ from asyncruns.watch.observers import OBSERVER_OPTIONS, E, Ended, Feed, calls_fo
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
-from asyncruns.watch.recorder import Recorder, begin_to_record, check_label
+from asyncruns.watch.recorder import Recorder, begin_as_created, begin_to_record, check_label
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.watch.subscribers import Subscribed, Subscribers
 from asyncruns.wire.plain import Held
@@ -274,7 +274,10 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     async def _begin_to_record(self, journal: Journal) -> None:
         try:
-            self._recorder = await begin_to_record(journal, self.ref, self._label)
+            if self._recorder is None:
+                self._recorder = await begin_to_record(journal, self.ref, self._label)
+            else:
+                await begin_as_created(self._recorder)
         except BaseException as error:
             if self._following is not None:
                 await self._following.close()
@@ -646,13 +649,14 @@ async def outcome_of_watch(watcher: RunWatcher[R]) -> AnyOutcome[R]:
         return delivered
     finally:
         if watcher._recorder is not None:
-            _settle_later(watcher._recorder, watcher._client, delivered)
+            settle_later(watcher._recorder, watcher._client, delivered)
 
 
 _SETTLING: Final[set[asyncio.Task[None]]] = set()
 
 
-def _settle_later(recorder: Recorder, client: RunClient[Any], outcome: AnyOutcome[Any] | None) -> None:
+def settle_later(recorder: Recorder, client: RunClient[Any], outcome: AnyOutcome[Any] | None) -> None:
+    """Note in the background that a single watch was left; closing the client waits for it."""
     watches = open_watches_of(client)
     known = watches.add()
     known.leave_by(loop_time() + LEAVING_GRACE_S)

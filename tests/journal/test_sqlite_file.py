@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from asyncruns import ConfigurationError, JournalError, NotOwnerError, RunRef, SQLiteJournal
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, ref_of
 
 WATCH = WatchRecord(key="w", ref=RunRef("thread_run", ("thread_1", "run_1")))
 OTHER = WatchRecord(key="v", ref=RunRef("thread_run", ("thread_1", "run_2")))
@@ -153,7 +153,7 @@ async def test_a_record_that_cannot_be_read_is_named_and_can_be_forgotten(path: 
         await journal.add([WATCH])
         run_sql(path, "UPDATE watches SET record = '{'")
         with pytest.raises(JournalError, match=r"Watch 'w' cannot be read.*Forget it with delivered\(\['w'\]\)"):
-            await journal.moved("w", WATCH.ref, 1.0)
+            await journal.moved("w", ref_of(WATCH), 1.0)
         await journal.delivered(["w"])
         assert await journal.claim() == []
 
