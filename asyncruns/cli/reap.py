@@ -54,7 +54,8 @@ async def reap(options: argparse.Namespace) -> int:
         reaper = Reaper(options, rows, {}, journal)
         if not reaper.needs_server:
             return await reaper.perform()
-        async with connected(options, {row.ref.dialect for row in reaper.rows}) as reaper.clients:
+        dialects = {row.ref.dialect for row in reaper.rows if row.is_created}
+        async with connected(options, dialects) as reaper.clients:
             return await reaper.perform()
 
 
@@ -84,7 +85,9 @@ class Reaper:
     @property
     def needs_server(self) -> bool:
         """Whether requests are to be sent."""
-        return bool(self.rows) and not (self.options.offline or (self.options.forget and self.options.yes))
+        return any(row.is_created for row in self.rows) and not (
+            self.options.offline or (self.options.forget and self.options.yes)
+        )
 
     async def perform(self) -> int:
         """Do what the options say, and return the exit code."""
@@ -100,7 +103,7 @@ class Reaper:
 
     async def _list(self) -> None:
         if self.needs_server and self._journal is not None:  # a list of runs shows their statuses already
-            await poll_each(self.clients, self.rows)
+            await poll_each(self.clients, [row for row in self.rows if row.is_created])
         for row in self.rows:
             self._say(row)
         found = counted(len(self.rows), *self._nouns)
@@ -136,7 +139,7 @@ class Reaper:
         if free:
             await cancel_each(self.clients, free)
         for row in self.rows:
-            if row not in free:
+            if row not in free and row.is_created:
                 await self._ask_owner(row)
             self._say_done(row)
 
@@ -153,16 +156,18 @@ class Reaper:
             self._say_done(row)
 
     async def _claimed(self) -> list[Unfinished]:
-        """Own the watches that no living process owns, and return these rows; the others get a trouble."""
+        """Own the watches that no living process owns; return the rows to act on, and note why the others are not."""
         if self._journal is None or not self.rows:
             return self.rows
         claimed = {record.key for record in await self._journal.claim([row.key for row in self.rows])}
         for row in self.rows:
             if row.key not in claimed:
                 row.trouble = f"left to {row.owner or 'the process that watches it'}"
-                if self.options.resume:
-                    complain(f"{row.key}: {row.trouble}")
-        return [row for row in self.rows if row.key in claimed]
+            elif not (row.is_created or self.options.forget):
+                row.trouble = "left to the program that asked for it, as its run is not created; --forget drops it"
+            if row.trouble and self.options.resume:
+                complain(f"{row.name}: {row.trouble}")
+        return [row for row in self.rows if not row.trouble]
 
     @property
     def _nouns(self) -> tuple[str, str]:
@@ -175,9 +180,9 @@ class Reaper:
         if self.options.json:
             say_row_as_json(row, self._now)
         elif row.trouble:
-            complain(f"{row.key}: {row.trouble}")
+            complain(f"{row.name}: {row.trouble}")
         else:
-            say(f"{on_one_line(row.key)}  {on_one_line(row.done)}")
+            say(f"{on_one_line(row.name)}  {on_one_line(row.done)}")
 
 
 def journal_at(where: str) -> Journal:

@@ -23,7 +23,7 @@ A watch that a living process owns is shown and left to that process. Only --can
 to cancel the run, if it can be.
 
 --resume runs no tools and submits nothing. An outcome that it prints is delivered with that, and the journal forgets
-it. A run that needs its caller, or that was given up, stays in the journal for `resume` of the program itself.
+it. A run that is not created, needs its caller, or was given up stays in the journal, for the program to resume.
 --cancel keeps the watches, so that the program is told of the end. --forget leaves the runs as they are at the server;
 calls and outputs that were recorded are gone.
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from asyncruns.cli.output import counted, on_one_line, say, say_json
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Call, RunRef
-from asyncruns.lifecycle.records import WatchRecord
+from asyncruns.lifecycle.records import WatchRecord, ref_of
 
 SHOWN_CALLS: Final = 3
 SHOWN_LABEL: Final = 60  # characters
@@ -25,7 +25,7 @@ class Unfinished(Struct, kw_only=True):
 
     Attributes:
         key: What identifies the watch in the journal; made in the same way for a run of a thread.
-        ref: The ref of its run.
+        ref: The ref of its run; without ids, if that is not created.
         created_at: When the watch was added, or the run created, in seconds since the epoch; None if not known.
         record: The watch in the journal; None for a run of a thread.
         status: The status of the run at the server; "" if not known.
@@ -44,6 +44,16 @@ class Unfinished(Struct, kw_only=True):
     done: str = ""
 
     @property
+    def is_created(self) -> bool:
+        """Whether its run exists, as far as it is known."""
+        return bool(self.ref.ids)
+
+    @property
+    def name(self) -> str:
+        """What people see: the dialect and the ids of its run, or its key if that is not created."""
+        return "/".join((self.ref.dialect, *self.ref.ids)) if self.is_created else self.key
+
+    @property
     def owner(self) -> str:
         """The living process that watches it, in words; "" if none is known."""
         return "" if self.record is None else self.record.owner
@@ -56,7 +66,7 @@ class Unfinished(Struct, kw_only=True):
 def rows_of(records: Iterable[WatchRecord]) -> list[Unfinished]:
     """Return a row for each watch of a journal."""
     return [
-        Unfinished(key=record.key, ref=record.ref, created_at=record.created_at or None, record=record)
+        Unfinished(key=record.key, ref=ref_of(record), created_at=record.created_at or None, record=record)
         for record in records
     ]
 
@@ -68,7 +78,7 @@ def selected(rows: Sequence[Unfinished], ids: Iterable[str], older_than: float |
         InvalidRequestError: An id is that of no row.
     """
     wanted = dict.fromkeys(ids)
-    names = {row.key: {row.key, *row.ref.ids, *_earlier_ids(row)} for row in rows}
+    names = {row.key: {row.key, row.name, *row.ref.ids, *_earlier_ids(row)} for row in rows}
     unknown = [id_ for id_ in wanted if not any(id_ in each for each in names.values())]
     if unknown:
         raise InvalidRequestError(f"nothing unfinished has the id {', '.join(unknown)}; without ids, all is listed")
@@ -82,10 +92,10 @@ def waits_of(row: Unfinished) -> list[str]:
 
 
 def say_row(row: Unfinished, now: float) -> None:
-    """Print a row for people: its key on a line of its own, then what is known of it."""
+    """Print a row for people: its name on a line of its own, then what is known of it."""
     owner = f"watched by {row.owner}" if row.owner else ""
     facts = ", ".join(on_one_line(fact) for fact in (age_text(row.age(now)), row.status, owner) if fact)
-    say(on_one_line(row.key))
+    say(on_one_line(row.name))
     for line in (facts, _label(row), *waits_of(row), row.trouble):
         if line:
             say(f"  {on_one_line(line)}")
@@ -129,6 +139,9 @@ def age_text(age: float | None) -> str:
 
 
 def _waits_in_journal(record: WatchRecord) -> Iterator[str]:
+    if record.ref is None:
+        yield _create_of(record)
+        return
     if (outcome := _outcome_in(record)) is not None:
         yield f"the outcome was recorded and not delivered: {outcome}"
     open_calls = [call.call_id for call in record.calls if call.output is None and not call.accepted_at]
@@ -141,6 +154,18 @@ def _waits_in_journal(record: WatchRecord) -> Iterator[str]:
         yield f"{counted(len(ready), 'output')} still to be submitted: {_some(ready)}"
     if outcome is None and not (open_calls or ready or record.submitting):
         yield "waits for the run to end"
+
+
+def _create_of(record: WatchRecord) -> str:
+    if record.outcome is not None:
+        return "the run was not created, which was not delivered"
+    match record.submitting:
+        case ("thread", str(thread_id)):
+            return f"the run is to be created, on the thread {thread_id}"
+        case ():
+            return "the run is to be created"
+        case _:
+            return "the run was being created, and may exist"
 
 
 def _waits_at_server(row: Unfinished) -> Iterator[str]:

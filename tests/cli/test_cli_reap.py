@@ -110,8 +110,9 @@ async def test_calls_outputs_and_outcomes_are_named_and_outputs_are_not_shown(
         await journal.submitting("two", ["b"])
     assert await reaped(emulator, str(path), "--offline") == 0
     out = capsys.readouterr().out
-    assert "  1 call had begun, without an output: call_a\n  1 output still to be submitted: call_b\ntwo" in out
-    assert "  a submit of 1 output was under way\nthree" in out
+    begun_line, ready_line = "  1 call had begun, without an output: call_a", "  1 output still to be submitted: call_b"
+    assert f"{begun_line}\n{ready_line}\nresponse/s\n" in out
+    assert "  a submit of 1 output was under way\nresponse/u\n" in out
     assert out.endswith("  the outcome was recorded and not delivered: completed\n")
     assert "SECRET" not in out
     assert await reaped(emulator, str(path), "--offline", "--json", "one") == 0
@@ -132,9 +133,9 @@ async def test_ids_and_an_age_select(emulator: Emulator, path: Path, capsys: pyt
     async with SQLiteJournal(path) as journal:
         await journal.add([old, WatchRecord(key="new", ref=refs["new"], refs=earlier, created_at=4e9)])
     assert await reaped(emulator, str(path), "--offline", "--older-than", "2h") == 0
-    assert capsys.readouterr().out.splitlines()[0] == "old"
+    assert capsys.readouterr().out.splitlines()[0] == "response/old"
     assert await reaped(emulator, str(path), "--offline", "newer") == 0
-    assert capsys.readouterr().out.splitlines()[0] == "new"
+    assert capsys.readouterr().out.splitlines()[0] == "response/new"
     with pytest.raises(InvalidRequestError, match="nothing unfinished has the id none"):
         await reaped(emulator, str(path), "--offline", "none")
 
@@ -165,7 +166,29 @@ async def test_cancel_says_what_could_not_be_cancelled(
     async with SQLiteJournal(path) as journal:
         await journal.add([WatchRecord(key="x", ref=gone, refs=(gone,), created_at=4e9)])
     assert await reaped(emulator, str(path), "--cancel", "--yes") == 0
-    assert capsys.readouterr().out == f"{key_of(ended)}  completed\nx  gone\n"
+    assert capsys.readouterr().out == f"{key_of(ended)}  completed\nthread.run/thread_x/run_x  gone\n"
+
+
+async def test_a_run_that_is_not_created_is_left_to_its_program(
+    emulator: Emulator, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages: dict[str, list[str]] = {"new": [], "thread": ["thread", "thread_1"], "sent": ["create"]}
+    async with SQLiteJournal(path) as journal:
+        creating = {"dialect": "thread.run", "message": "SECRET"}
+        await journal.add([WatchRecord(key=key, ref=None, creating=creating, created_at=4e9) for key in stages])
+        for key, stage in stages.items():
+            await journal.submitting(key, stage)
+    assert await reaped(emulator, str(path)) == 0
+    out = capsys.readouterr().out
+    assert "new\n  0 s\n  the run is to be created\n" in out
+    assert "thread\n  0 s\n  the run is to be created, on the thread thread_1\n" in out
+    assert "sent\n  0 s\n  the run was being created, and may exist\n" in out
+    assert "SECRET" not in out
+    for action in (["--cancel", "--yes"], ["--resume"]):
+        assert await reaped(emulator, str(path), *action) == 1
+        assert capsys.readouterr().err.count("left to the program that asked for it") == 3
+    assert await reaped(emulator, str(path), "--forget", "--yes", "new", "sent") == 0
+    assert await keys_in(path) == ["thread"]
 
 
 async def test_resume_prints_outcomes_and_forgets_only_what_is_over(
