@@ -5,6 +5,8 @@ ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/many_prompts.py PRO
 A line of PROMPTS is {"id": ..., "message": ...}. A line {"id": ..., "answer": ...} is appended to ANSWERS as soon as it
 is known. Start it again after Ctrl-C, or after a crash: prompts that have an answer are skipped, and runs that are
 still active are taken up, from the journal ANSWERS.runs. `asyncruns reap ANSWERS.runs` lists these, and cancels them.
+No prompt is asked twice, unless the program was killed in the moment in which a response was created: then nothing can
+show whether that exists. With --assistant, its run is found.
 Exits with 0 if all is answered, 1 if some prompts failed, and 130 if it was interrupted.
 """
 

@@ -86,8 +86,9 @@ async def test_prompts_that_fail_three_times_are_reported_and_asked_again_next_t
     assert ((await folder.ask())[0], folder.answered()) == (0, ["p0"])
 
 
-@pytest.mark.parametrize("how", [("--model", "gpt-test"), ("--assistant", "asst_1")])
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("end", "how"), [(signal.SIGKILL, ("--model", "gpt-test")), (signal.SIGINT, ("--assistant", "asst_1"))]
+)
 async def test_what_was_asked_when_it_ended_is_taken_up_and_not_asked_again(
     emulator: Emulator, tmp_path: Path, end: signal.Signals, how: tuple[str, str]
 ) -> None:
@@ -105,6 +106,30 @@ async def test_what_was_asked_when_it_ended_is_taken_up_and_not_asked_again(
     assert ((await folder.ask(*how))[0], folder.answered()) == (0, ids(40))
     assert 5 <= len(first) < 40
     assert asked(emulator) == 40
+
+
+@pytest.mark.parametrize("how", [("--model", "gpt-test"), ("--assistant", "asst_1")])
+async def test_what_was_being_asked_when_it_was_killed_is_not_lost(
+    emulator: Emulator, tmp_path: Path, how: tuple[str, str]
+) -> None:
+    emulator.script(Scenario(queued=0.0, working=0.1, answer="Hello."), assistant_id="asst_1")
+    emulator.inject(Fault(on="create_run", delay_after=0.3, times=None))
+    emulator.inject(Fault(on="create_response", delay_after=0.3, times=None))
+    folder = Folder(tmp_path, 60)
+    process = await folder.begin(*how)
+    while not 10 <= asked(emulator):
+        await asyncio.sleep(0.02)
+    process.kill()
+    await process.communicate()
+    under_way = asked(emulator)
+    emulator.faults.clear()
+    code, reported = await folder.ask(*how)
+    assert (code, folder.answered()) == (0, ids(60)), reported
+    assert under_way < 60
+    if how[0] == "--assistant":
+        assert len(emulator.runs) == 60
+    else:  # nothing finds a response whose create was under way
+        assert asked(emulator) <= 60 + under_way
 
 
 async def test_the_end_of_a_line_that_a_crash_cut_off_is_removed(emulator: Emulator, tmp_path: Path) -> None:
