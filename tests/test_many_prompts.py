@@ -117,7 +117,7 @@ async def test_what_was_being_asked_when_it_was_killed_is_not_lost(
     emulator.inject(Fault(on="create_response", delay_after=0.3, times=None))
     folder = Folder(tmp_path, 60)
     process = await folder.begin(*how)
-    while not 10 <= asked(emulator):
+    while asked(emulator) < 10:
         await asyncio.sleep(0.02)
     process.kill()
     await process.communicate()

@@ -29,7 +29,8 @@ class Unfinished(Struct, kw_only=True):
         created_at: When the watch was added, or the run created, in seconds since the epoch; None if not known.
         record: The watch in the journal; None for a run of a thread.
         status: The status of the run at the server; "" if not known.
-        calls: The calls that the run waits for at the server.
+        needs_caller: Whether the run waits for outputs of calls at the server.
+        calls: These calls, if they are known.
         trouble: Why the status could not be read, or what was to be done was not; "" if nothing was wrong.
         done: What was done, in one or two words.
     """
@@ -39,6 +40,7 @@ class Unfinished(Struct, kw_only=True):
     created_at: float | None
     record: WatchRecord | None = None
     status: str = ""
+    needs_caller: bool = False
     calls: tuple[Call, ...] = ()
     trouble: str = ""
     done: str = ""
@@ -88,7 +90,7 @@ def selected(rows: Sequence[Unfinished], ids: Iterable[str], older_than: float |
 
 def waits_of(row: Unfinished) -> list[str]:
     """Return what a watch waits for, in words."""
-    return list(_waits_in_journal(row.record)) if row.record is not None else list(_waits_at_server(row))
+    return list(_waits_in_journal(row.record) if row.record is not None else ()) or [_wait_at_server(row)]
 
 
 def say_row(row: Unfinished, now: float) -> None:
@@ -152,8 +154,6 @@ def _waits_in_journal(record: WatchRecord) -> Iterator[str]:
         yield f"a submit of {counted(len(record.submitting), 'output')} was under way"
     elif ready:
         yield f"{counted(len(ready), 'output')} still to be submitted: {_some(ready)}"
-    if outcome is None and not (open_calls or ready or record.submitting):
-        yield "waits for the run to end"
 
 
 def _create_of(record: WatchRecord) -> str:
@@ -168,12 +168,11 @@ def _create_of(record: WatchRecord) -> str:
             return "the run was being created, and may exist"
 
 
-def _waits_at_server(row: Unfinished) -> Iterator[str]:
-    if row.calls:
-        names = [f"{call.name or call.type} {call.id}" for call in row.calls]
-        yield f"{counted(len(names), 'call')} to answer: {_some(names)}"
-    else:
-        yield "waits for the run to end"
+def _wait_at_server(row: Unfinished) -> str:
+    if not row.needs_caller:
+        return "waits for the run to end"
+    names = [f"{call.name or call.type} {call.id}" for call in row.calls]
+    return f"{counted(len(names), 'call')} to answer: {_some(names)}" if names else "waits for the outputs of calls"
 
 
 def _outcome_in(record: WatchRecord | None) -> str | None:

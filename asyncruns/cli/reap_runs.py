@@ -39,6 +39,7 @@ async def unfinished_of(client: Client, thread_id: str) -> list[Unfinished]:
             ref = client.dialect.identify(run, {})
             row = Unfinished(key=key_of_run(ref), ref=ref, created_at=snapshot.created_at)
             row.status, row.calls = snapshot.status, snapshot.calls
+            row.needs_caller = snapshot.phase is Phase.NEEDS_CALLER
             found.append(row)
     return found
 
@@ -119,7 +120,7 @@ async def _with_each(
 def _note(row: Unfinished, event: Notice | Ended[Any]) -> bool:
     """Note what an event shows of a run; return whether that is its status."""
     if isinstance(event, StatusChanged):
-        row.status = event.status
+        row.status, row.needs_caller = event.status, event.phase is Phase.NEEDS_CALLER
     elif isinstance(event, Ended):
         row.status = event.outcome.status
         if isinstance(event.outcome, GaveUp):

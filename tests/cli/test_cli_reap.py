@@ -206,6 +206,9 @@ async def test_resume_prints_outcomes_and_forgets_only_what_is_over(
     assert "the timeout passed" in out
     assert err == ""
     assert await keys_in(path) == [key_of(calling), key_of(never)]
+    assert await reaped(emulator, str(path), calling.id) == 0
+    assert ", requires_action\n" in (listed := capsys.readouterr().out)
+    assert listed.endswith("  waits for the outputs of calls\n")
     assert await reaped(emulator, str(path), "--resume", "--json", calling.id) == 6
     found = json.loads(capsys.readouterr().out)
     assert (found["event"], found["key"], found["outcome"]) == ("end", key_of(calling), "needs_caller")
