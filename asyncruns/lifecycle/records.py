@@ -56,7 +56,7 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
             `("thread", id)` if a thread was created for it.
         creating: What it takes to ask for the run again, as plain JSON, with its `dialect`; None once it is created.
         outcome: How it finished, if that was recorded but not delivered: the outcome's `to_dict()`.
-        owner: Who owns it, in words for people; "" if nobody living does. Only `Journal.read` says it.
+        owner: Who owns it, in words for people; "" if nobody living does. Only `Journal.read` fills it in.
     """
 
     key: str

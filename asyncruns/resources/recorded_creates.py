@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from asyncruns.errors import JournalError
 from asyncruns.resources.new_run import NewRun
 from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import Recorder, begin_to_create, check_label
+from asyncruns.watch.recorder import Recorder, check_label, recorder_of_create
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
+from asyncruns.watch.watcher import settle_later
 
 
 async def run_to_outcome(new: NewRun, options: WatchOptions) -> AnyOutcome[Any]:
@@ -32,7 +34,7 @@ async def run_to_outcome(new: NewRun, options: WatchOptions) -> AnyOutcome[Any]:
         run = await new.create(create_guard_for(new.client, options))
         return await watch_to_outcome(new.client, run, options)
     check_label(options.get("label"))
-    recorder = await begin_to_create(journal, new.to_ask_again(), options.get("label"))
+    recorder = recorder_of_create(journal, new.to_ask_again(), options.get("label"))
     run = await _created(new, options, recorder)
     recorder.created(new.client.dialect.identify(run, {}))
     return await watch_to_outcome(new.client, run, options, recorder=recorder)
@@ -40,13 +42,19 @@ async def run_to_outcome(new: NewRun, options: WatchOptions) -> AnyOutcome[Any]:
 
 async def _created(new: NewRun, options: WatchOptions, recorder: Recorder) -> Any:
     try:
+        await _added(recorder)
         return await new.create(create_guard_for(new.client, options, recorder))
     except asyncio.CancelledError:
-        if options.get("on_exit") == "cancel":
-            await recorder.abandon()
-        else:
-            await recorder.settled(None)
+        cancels = options.get("on_exit") == "cancel"
+        settle_later(recorder.abandon() if cancels else recorder.settled(None), new.client)
         raise
     except Exception:
         await recorder.abandon()
         raise
+
+
+async def _added(recorder: Recorder) -> None:
+    try:
+        await recorder.add()
+    except JournalError as error:
+        raise type(error)(f"Nothing was sent, as it could not be written down before: {error}") from error

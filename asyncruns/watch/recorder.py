@@ -347,24 +347,10 @@ def unwatched(ref: RunRef, error: JournalError) -> JournalError:
     return type(error)(f"The run {ref} goes on, and is not watched, as it is not in the journal: {error}")
 
 
-async def begin_to_create(journal: Journal, creating: dict[str, Any], label: object) -> Recorder:
-    """Note in a journal that a single run is asked for, and return what records its watch.
-
-    Safe to cancel: it is then noted or not.
-
-    Raises:
-        JournalError: It could not be written; nothing may be sent.
-    """
+def recorder_of_create(journal: Journal, creating: dict[str, Any], label: object) -> Recorder:
+    """Return what records the watch of a single run that is to be created; it is still to be added."""
     recorder = Recorder(journal, asked_for(creating, label))
     hold(journal, recorder.key, recorder)
-    try:
-        await recorder.add()
-    except JournalError as error:
-        await recorder.abandon()
-        raise type(error)(f"Nothing was sent, as it could not be written down before: {error}") from error
-    except BaseException:
-        await recorder.settled(None)
-        raise
     return recorder
 
 

@@ -83,6 +83,6 @@ async def watch_to_outcome(
             async with watcher():
                 raise
         if recorder is not None:
-            settle_later(recorder, watched, None)
+            settle_later(recorder.settled(None), watched)
         raise
     return await outcome_of_watch(watcher())

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, Unpack, overload
@@ -649,25 +649,25 @@ async def outcome_of_watch(watcher: RunWatcher[R]) -> AnyOutcome[R]:
         return delivered
     finally:
         if watcher._recorder is not None:
-            settle_later(watcher._recorder, watcher._client, delivered)
+            settle_later(watcher._recorder.settled(delivered), watcher._client)
 
 
 _SETTLING: Final[set[asyncio.Task[None]]] = set()
 
 
-def settle_later(recorder: Recorder, client: RunClient[Any], outcome: AnyOutcome[Any] | None) -> None:
-    """Note in the background that a single watch was left; closing the client waits for it."""
+def settle_later(settling: Coroutine[Any, Any, None], client: RunClient[Any]) -> None:
+    """Write in the background what became of a single watch; closing the client waits for it."""
     watches = open_watches_of(client)
     known = watches.add()
     known.leave_by(loop_time() + LEAVING_GRACE_S)
 
     async def settle() -> None:
         try:
-            await recorder.settled(outcome)
+            await settling
         finally:
             watches.remove(known)
 
-    task = asyncio.create_task(settle(), name=f"asyncruns journal {recorder.key}")
+    task = asyncio.create_task(settle(), name="asyncruns journal")
     _SETTLING.add(task)  # the loop keeps only a weak reference
     task.add_done_callback(_SETTLING.discard)
 

@@ -182,7 +182,7 @@ async def test_a_run_that_cannot_be_written_is_left_as_on_exit_says(setting: Set
     async with setting.journal as journal, Client(transport=setting.transport, journal=journal) as client:
         said = "was cancelled" if on_exit == "cancel" else "goes on"
         with pytest.raises(JournalError, match=f"The run .* {said}.*The disk is full"):
-            await client.run(assistant_id="asst_1", message="Pay", on_exit=on_exit)
+            await client.watch(await setting.run(), on_exit=on_exit)
     cancels = sum(seen.operation == "cancel" for seen in setting.transport.requests)
     assert cancels == (1 if on_exit == "cancel" else 0)
 

@@ -115,11 +115,12 @@ async def test_many_watches_are_recorded_together(setting: Setting) -> None:
         assert setting.journal.calls.count("add") < 6
 
 
-async def test_a_run_of_the_fleet_is_recorded_once_it_is_created(setting: Setting) -> None:
+async def test_a_run_of_the_fleet_is_recorded_before_it_is_created(setting: Setting) -> None:
     async with setting.fleet(on_exit="leave") as fleet:
         watch = fleet.run(assistant_id="asst_1", message="Pay")
         await watch.recorded()
-        assert watch.ref.ids
+        assert not setting.transport.requests
+        await watch.created()
         assert len(setting.store) == 1
 
 

@@ -9,7 +9,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-from asyncruns import Client, Completed, Fleet, MemoryJournal, Reason, RunRef, ToolContext, Toolset
+from asyncruns import (
+    APIError,
+    Client,
+    Completed,
+    Fleet,
+    MemoryJournal,
+    Reason,
+    RunRef,
+    ToolContext,
+    Toolset,
+)
 from asyncruns.abc import ByteStream, Journal, Transport
 from asyncruns.http import Request, Response
 from asyncruns.journal.memory import MemoryStore
@@ -18,7 +28,8 @@ from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.watch.outcome import AnyOutcome
 
 WireName = Literal["threads", "responses"]
-ShellName = Literal["fleet", "single"]
+ShellName = Literal["fleet", "single", "fleet.run", "run"]  # the last two create the runs, too
+LostCreates = Literal["give_up", "resend"]
 ROUNDS: Final = (
     (FunctionCall("pay", {"to": "a"}), FunctionCall("pay", {"to": "b"})),
     (FunctionCall("pay", {"to": "c"}),),
@@ -121,6 +132,8 @@ class World:
     """A server with runs, a journal, and what happened over all lives of the program.
 
     Attributes:
+        on_lost_submit: What programs do about responses whose create was lost.
+        raised: What `client.run` has raised, by label.
         began: How often each call began, by run and argument.
         told: The outcomes that the program got, by label.
         recorded: The labels of the watches that were in the journal when the program died.
@@ -137,6 +150,8 @@ class World:
             self.transport.script(scenario, model="gpt-test")
         self.store = MemoryStore()
         self.runs: list[Any] = []
+        self.on_lost_submit: LostCreates = "give_up"
+        self.raised: dict[int, list[Exception]] = {}
         self._count = runs
         self.began: Counter[tuple[str, str]] = Counter()
         self.told: dict[int, list[AnyOutcome[Any]]] = {}
@@ -147,13 +162,25 @@ class World:
     async def create(self) -> None:
         """Create the runs, as another program."""
         async with Client(transport=self.transport) as client:
-            for _ in range(self._count):
+            for label in range(self._count):
+                if self.shell in ("fleet.run", "run"):
+                    self.runs.append(await self._request(client, label))
+                    continue
                 if self.wire == "threads":
                     thread = await client.threads.create(messages=[{"role": "user", "content": "Pay"}])
                     run: Any = await client.threads.runs.create(thread.id, assistant_id="asst_1")
                 else:
                     run = await client.responses.create(model="gpt-test", input="Pay", background=True)
                 self.runs.append(run)
+
+    async def _request(self, client: Client, label: int) -> dict[str, Any]:
+        """Return what a run is asked for with; every other one is on a thread that is there."""
+        request = {"message": "Pay", "label": label, "parameters": {"metadata": {"ask": str(label)}}}
+        if self.wire == "responses":
+            return {**request, "model": "gpt-test", "on_lost_submit": self.on_lost_submit}
+        if label % 2:
+            request["thread_id"] = (await client.threads.create()).id
+        return {**request, "assistant_id": "asst_1"}
 
     def tools(self, process: Process) -> Toolset:
         tools = Toolset()
@@ -193,11 +220,17 @@ class World:
                 if is_first and self.shell == "single":
                     for label, run in enumerate(self.runs):
                         group.create_task(self._watch_alone(client, tools, label, run))
+                elif is_first and self.shell == "run":
+                    for request in self.runs:
+                        group.create_task(self._run_alone(client, tools, request))
+                elif is_first and self.shell == "fleet.run":
+                    for request in self.runs:
+                        fleet.run(**request)
                 elif is_first:
                     for label, run in enumerate(self.runs):
                         fleet.watch(run, label=label)
                 else:
-                    await fleet.resume()
+                    await fleet.resume(on_lost_submit=self.on_lost_submit)
                 async for outcome in fleet:
                     self.told.setdefault(outcome.label, []).append(outcome)
 
@@ -205,19 +238,38 @@ class World:
         for entry in self.store._entries.values():
             self.recorded.add(entry.record.label)
             for call in entry.calls.values():
-                if call.output is not None and call.output.startswith("paid"):
+                if call.output is not None and call.output.startswith("paid") and entry.record.refs:
                     self.outputs.add((tuple(ref.ids[-1] for ref in entry.record.refs), call.output))
 
     async def _watch_alone(self, client: Client, tools: Toolset, label: int, run: Any) -> None:
         outcome = await client.watch(run, tools=tools, label=label)
         self.told.setdefault(label, []).append(outcome)
 
+    async def _run_alone(self, client: Client, tools: Toolset, request: dict[str, Any]) -> None:
+        try:
+            outcome = await client.run(tools=tools, **request)
+        except APIError as error:
+            self.raised.setdefault(request["label"], []).append(error)
+        else:
+            self.told.setdefault(request["label"], []).append(outcome)
+
+    def created(self) -> Counter[str]:
+        """Return how many runs there are for each one that was asked for."""
+        creates = [seen for seen in self.transport.requests if seen.operation in ("create_run", "create_response")]
+        return Counter(json.loads(seen.body)["metadata"]["ask"] for seen in creates if seen.acted)
+
     def check(self) -> None:
         """Check what must hold, however often the program died."""
         assert all(times == 1 for times in self.began.values()), self.began
         accepted = [seen for seen in self.transport.requests if seen.operation == "submit" and seen.acted]
         submitted = Counter(seen.run_id for seen in accepted)
-        assert self.recorded <= set(self.told), (self.recorded, self.told)
+        assert self.recorded <= {*self.told, *self.raised}, (self.recorded, self.told)
+        if self.shell in ("fleet.run", "run") and self.on_lost_submit == "give_up":
+            assert all(times == 1 for times in self.created().values()), self.created()
+            messages = Counter(
+                seen.path for seen in self.transport.requests if seen.operation == "create_message" and seen.acted
+            )
+            assert all(times == 1 for times in messages.values()), messages
         assert len(self.store) == 0
         outcomes = [outcome for told in self.told.values() for outcome in told]
         if self.wire == "threads":
@@ -225,20 +277,31 @@ class World:
             assert all(times <= len(ROUNDS) for times in submitted.values()), submitted
         else:
             assert all(
-                isinstance(outcome, Completed) or outcome.reason is Reason.SUBMIT_LOST for outcome in outcomes
+                isinstance(outcome, Completed) or outcome.reason is Reason.SUBMIT_LOST or is_lost_create(outcome)
+                for outcome in outcomes
             ), outcomes
-            assert all(times == 1 for times in submitted.values()), submitted
-        lost = {outcome.ref.ids[-1] for outcome in outcomes if outcome.reason is not None}
+            assert self.on_lost_submit == "resend" or all(times == 1 for times in submitted.values()), submitted
+        lost = {outcome.ref.ids[-1] for outcome in outcomes if outcome.reason is not None and outcome.ref.ids}
         for runs, output in self.outputs:
             bodies = [seen.body for seen in accepted if seen.run_id in runs]
             assert lost & set(runs) or any(f'"{output}"'.encode() in body for body in bodies), (runs, output)
 
 
+def is_lost_create(outcome: AnyOutcome[Any]) -> bool:
+    """Return whether an outcome says that a run may have been created, and cannot be found."""
+    return outcome.reason is Reason.NOT_CREATED and isinstance(outcome.cause, APIError)
+
+
 async def lives(
-    wire: WireName, shell: ShellName, *deaths: int, faults: Sequence[Fault] = ()
+    wire: WireName,
+    shell: ShellName,
+    *deaths: int,
+    faults: Sequence[Fault] = (),
+    on_lost_submit: LostCreates = "give_up",
 ) -> tuple[World, list[Process]]:
     """Return what became of a program that dies at these points of its lives, and then lives to its end."""
     world = World(wire, shell)
+    world.on_lost_submit = on_lost_submit
     await world.create()
     world.transport.inject(*faults)
     processes = [await world.live(dies_at) for dies_at in deaths]
