@@ -145,7 +145,7 @@ class Reaper:
 
     async def _ask_owner(self, row: Unfinished) -> None:
         if self._journal is not None and await self._journal.ask(row.ref, Wish.CANCEL):
-            row.done, row.trouble = "asked its owner to cancel it", ""
+            row.done, row.trouble = "its owner was asked to cancel it", ""
 
     async def _forget(self) -> None:
         free = await self._claimed()

@@ -11,34 +11,44 @@ USAGE_TEXT: Final = """\
 asyncruns reap [OPTIONS] JOURNAL [ID ...]
        asyncruns reap [OPTIONS] --thread THREAD_ID ... [RUN_ID ...]"""
 EPILOG: Final = """\
-JOURNAL is the file of a SQLiteJournal. By default its unfinished watches are listed, each with its age, the status of
-its run at the server, and what it waits for; nothing is changed. An ID selects watches: the name that the list prints,
-or any id in it. With --thread, the unfinished runs of threads are listed, without a journal.
+JOURNAL is the file of a SQLiteJournal, or the URL (postgresql://...) of a
+PostgresJournal; other users of this machine can see a password in it: prefer
+PGPASSWORD or ~/.pgpass. By default the unfinished watches are listed, each
+with its age, the status of its run at the server, and what it waits for;
+nothing is changed. An ID selects watches: the name that the list prints, or
+any id in it. With --thread, the unfinished runs of threads are listed,
+without a journal.
 
-  asyncruns reap runs.db                             list
-  asyncruns reap runs.db --older-than 2h --cancel    what would be cancelled
-  asyncruns reap runs.db --older-than 2h --cancel --yes
+  asyncruns reap runs.db                    list
+  asyncruns reap runs.db --cancel           show what would be cancelled
+  asyncruns reap runs.db --cancel --yes     cancel it
 
-A watch that a living process owns is shown and left to that process. Only --cancel reaches it: that process is asked
-to cancel the run, if it can be.
+A watch that a living process owns is shown, and left to that process. With
+--cancel, that process is asked to cancel the run.
 
---resume runs no tools and submits nothing. An outcome that it prints is delivered with that, and the journal forgets
-it. A run that is not created, needs its caller, or was given up stays in the journal, for the program to resume.
---cancel keeps the watches, so that the program is told of the end. --forget leaves the runs as they are at the server;
-calls and outputs that were recorded are gone.
+--resume runs no tools and submits nothing. While it watches a run, no other
+process does. An outcome that it prints is delivered with that, and the
+journal forgets it. A run that is not created, needs its caller, or was given
+up stays in the journal, for the program to resume.
 
-Without --base-url, the server and its key are taken from the environment, as for `asyncruns watch`, or for message
-batches as for `asyncruns batch`.
+--cancel keeps the watches, so that the program is told of the end.
 
-exit codes: 0 done; 1 a status could not be read, or not everything could be done; 2 wrong usage, or no journal; 130
-interrupted by Ctrl-C (143 by SIGTERM). With --resume, the highest of those that `asyncruns watch` has.
+--forget leaves the runs as they are at the server. Calls and outputs that
+were recorded are gone.
+
+Without --base-url, the server and its key are taken from the environment, as
+for `asyncruns watch`, or for message batches as for `asyncruns batch`.
+
+exit codes: 0 done; 1 a status could not be read, or not everything could be
+done; 2 wrong usage, or no journal; 130 interrupted by Ctrl-C (143 by
+SIGTERM). With --resume, the highest of those that `asyncruns watch` has.
 """
 
 
 def add_reap(parser: argparse.ArgumentParser) -> None:
     """Add the options of `asyncruns reap` to its parser."""
     parser.usage = USAGE_TEXT
-    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="the file of the journal; it must exist")
+    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="the journal; a file must exist")
     parser.add_argument("ids", metavar="ID", nargs="*", help="only these")
     parser.add_argument(
         "--thread", action="append", default=[], metavar="THREAD_ID", help="the runs of this thread; repeatable"

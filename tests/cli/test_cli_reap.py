@@ -16,7 +16,8 @@ from asyncruns.cli import main
 from asyncruns.cli.options import make_parser
 from asyncruns.cli.reap import _check, reap
 from asyncruns.cli.reap_rows import age_text
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.journal.memory import MemoryJournal, MemoryStore
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
 from asyncruns.testing import BatchScenario, Emulator, Fault, FunctionCall, Scenario
 from asyncruns.wire import Run
 
@@ -228,6 +229,20 @@ async def test_what_a_living_process_watches_is_left_to_it(
                 assert f"asyncruns: {key_of(run)}: left to " in capsys.readouterr().err
             assert await reaped(emulator, str(path), "--cancel") == 0
             assert "0 would be cancelled; 1 of a living process: it is asked to cancel" in capsys.readouterr().err
+
+
+async def test_the_owner_is_asked_to_cancel(
+    emulator: Emulator, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    monkeypatch.setattr("asyncruns.cli.reap.journal_at", lambda where: MemoryJournal(store))
+    async with Client(emulator.base_url) as client, MemoryJournal(store) as journal:
+        run = await run_on(emulator, client, NEVER)
+        async with Fleet(client, journal=journal, on_exit="leave") as fleet:
+            await fleet.watch(run).recorded()
+            assert await reaped(emulator, str(path), "--cancel", "--yes") == 0
+            assert capsys.readouterr().out == f"{key_of(run)}  its owner was asked to cancel it\n"
+            assert await journal.wishes() == [(key_of(run), Wish.CANCEL)]
 
 
 async def test_batches_of_both_wires(emulator: Emulator, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
