@@ -300,6 +300,12 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         With `assistant_id`, the message is added to a thread and a run is started on it. With `model`, a background
         response is created, with the definitions of `tools`; there is no thread (see `client.responses.watch`).
 
+        With a journal, what it takes to ask for the run is written down before anything is sent, until the run is created:
+        after a crash `resume` creates it, or finds what was created of it. So nothing is created twice; of a response
+        whose create was being sent, the outcome says that it may exist, or it is created again with
+        `on_lost_submit="resend"`. A run on a given thread then gets a `key` of its own if it has none, and
+        `extra_headers` are refused: they may be credentials.
+
         If an answer of the server is lost, a message or a run that was created is found and adopted; it is created
         again only if it is certainly not there. A thread can't be found: another one is created, and an orphan without
         a run may remain at the server. A response can't be found either: it is created again only with
@@ -307,7 +313,8 @@ class Client(AsyncOnly, KnownServers, OtherNames):
 
         Safe to cancel: a pending submit, or the pending create of the run, is awaited for at most 5 s. What was created
         remains at the server; the run goes on there, or is cancelled with `on_exit="cancel"`. If the caller is
-        cancelled while the run is created, and the run goes on, a warning names it.
+        cancelled while the run is created, and the run goes on, a warning names it. With a journal, `resume` goes on
+        with it, and creates one whose create had not begun.
 
         Args:
             assistant_id: The assistant. It must know the tools: create it with `tools=toolset.definitions()`, or pass
@@ -339,6 +346,8 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         Raises:
             InvalidRequestError: Neither or both of `assistant_id` and `model` are given, or an option is unusable, or
                 the run can have no `key`; nothing was sent.
+            JournalError: The journal could not be written, so what comes next was not sent.
+            NotOwnerError: The run that has the `key` is watched by another process with the same journal.
             ThreadBusyError: Another run is active on the thread; the error names it.
             APIError: The thread, the message, the run or the response could not be created. What fails later is in the
                 outcome.
@@ -599,8 +608,8 @@ def _check_is_watched(run: object) -> None:
 def _model_alone(model: str | None, **others: str | None) -> str:
     if others.pop("key") is not None and model is not None:
         raise InvalidRequestError(
-            "key= needs assistant_id= and thread_id=: responses cannot be listed, so a key could be found again only "
-            "in a journal, which asyncruns does not have yet"
+            "key= needs assistant_id= and thread_id=: responses cannot be listed, so none could be found by a key; with "
+            "a journal, Client(journal=...), a create that a crash cut off is never sent twice"
         )
     if model is None or any(given is not None for given in others.values()):
         raise InvalidRequestError(

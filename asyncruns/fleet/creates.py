@@ -113,8 +113,10 @@ class PendingRun:
             self.is_lost = True
 
         watches = open_watches_of(self.new.client)
-        recorder = self.member.recorder
-        return await self.new.create(CreateGuard(watches, late=keep, lost=lost, cancels=cancels, recorder=recorder))
+        guard = CreateGuard(
+            watches, late=keep, lost=lost, cancels=cancels, recorder=self.member.recorder, sender=self.sender
+        )
+        return await self.new.create(guard)
 
 
 class Creates:

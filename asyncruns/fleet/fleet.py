@@ -91,8 +91,8 @@ class Fleet(AsyncOnly, Generic[R]):
             `Client.close` waits for a fleet that is being left.
         journal: A journal that was opened, such as `SQLiteJournal(path)`: each run that is watched is written down soon
             after it was added (see `Watch.recorded`), and each call before it begins, so that another process can
-            `resume` what this one leaves when it dies. A run is written down when it exists, so one whose create was
-            under way is not; nor is a watch with `observe_only`. A run that is watched several times is written down
+            `resume` what this one leaves when it dies. That `run` is asked for one is written down before anything is
+            sent. A watch with `observe_only` is not written down. A run that is watched several times is written down
             once, with the label of the first watch. An outcome is forgotten when it was delivered: when `on_outcome` or
             `on_terminal` has returned, a caller got it by awaiting the watch, or a reader of the fleet has taken its
             next step. One that needs its caller is kept until its run ends, or `Watch.cancel`. By default the journal
@@ -266,6 +266,10 @@ class Fleet(AsyncOnly, Generic[R]):
         - An outcome that was not delivered is delivered, perhaps a second time.
         - For a response, an earlier process may have ended while outputs were being submitted. Then the outcome is
           `GaveUp` with `Reason.SUBMIT_LOST`, unless `on_lost_submit` is "resend".
+        - A run that `run` was asked for, and that was not created, is created as it was asked for; what was created of
+          it is found, after 5 s for what may be in transit. Its ref has no ids until then. A response cannot be found:
+          if its create was about to be sent, the outcome is `GaveUp` with `Reason.NOT_CREATED`, and an
+          `APIConnectionError` as its `cause`, unless `on_lost_submit` is "resend".
 
         What cannot be written down, such as tools and handlers, is that of this fleet. The time of a watch, and
         `max_rounds`, count anew. Runs that another living process watches are left to it; one that the client cannot
@@ -273,7 +277,8 @@ class Fleet(AsyncOnly, Generic[R]):
         cancel: the watches that were taken up go on.
 
         Args:
-            context_factory: Called with the ref and the label of each; returns its `context`.
+            context_factory: Called with the ref and the label of each; returns its `context`. The ref of a run that is
+                still to be created has no ids.
             **options: As for `watch`, for all of them.
 
         Raises:
@@ -399,6 +404,10 @@ class Fleet(AsyncOnly, Generic[R]):
         warning names it. "drain" waits for the creates, and then for their runs; otherwise, creates that were not sent
         yet finish as `GaveUp` when the fleet is left.
 
+        With a journal, nothing is sent before that has what it takes to ask for the run again: see `Client.run`. If it
+        cannot be written for `max_outage`, the outcome is `GaveUp` with `Reason.NOT_CREATED`. What is left with "leave"
+        before its run exists is created by `resume`.
+
         Args:
             message: As for `Client.run`.
             client: The `Client` that creates and watches this run, instead of the fleet's; of the same server.
@@ -442,6 +451,8 @@ class Fleet(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: A request is invalid (the message has its number), or the fleet was left in the
                 meantime; the requests before it go on.
+            JournalError: The fleet has a journal, and not all requests could be written; they go on, and this is tried
+                again.
         """
         if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable | AsyncIterable):
             raise InvalidRequestError(

@@ -377,10 +377,9 @@ class Responses(_Responses):
 
         A journal may say that the answer to an earlier process was lost.
         """
-        if guard.recorder is not None:
-            if guard.recorder.record.submitting and tries < CREATE_TRIES:
-                raise APIConnectionError(f"{LOST_CREATE} {NOT_FOUND_AGAIN}", sent=True)
-            await guard.recorder.will_create("create")
+        if guard.recorder is not None and guard.recorder.record.submitting and tries < CREATE_TRIES:
+            raise APIConnectionError(f"{LOST_CREATE} {NOT_FOUND_AGAIN}", sent=True)
+        await guard.note()
         while True:
             tries -= 1
             try:

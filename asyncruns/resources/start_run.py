@@ -120,7 +120,7 @@ class StartOfRun(Struct, frozen=True, kw_only=True):
         settle = SUBMIT_LAG_S if step else 0.0
         if self.thread_id is None:
             return await self._create_with_thread(threads, guard, recorder, step[-1] if step else None)
-        await recorder.will_create("create")
+        await guard.note()
         if step or self.key is not None:
             return await self._create_once(threads, self.thread_id, self.key or recorder.key, guard, settle=settle)
         await self._message(threads, self.thread_id, recorder.key, on_busy=self.on_busy)

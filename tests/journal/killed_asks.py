@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncruns import Client, Fleet, SQLiteJournal
+from asyncruns.fleet.create_request import CreateRequest
 from asyncruns.testing import Emulator, Fault, Scenario
 
 
@@ -83,14 +84,14 @@ async def ask(base_url: str, folder: Path, wire: str, runs: int) -> None:
     ):
         watches = await fleet.resume()
         for label in range(runs):
-            metadata = {"metadata": {"ask": str(label)}}
+            request: CreateRequest = {"message": "Hi", "label": label, "parameters": {"metadata": {"ask": str(label)}}}
             if wire == "responses":
-                watches.append(fleet.run(model="gpt-test", message="Hi", label=label, parameters=metadata))
+                request["model"] = "gpt-test"
             else:
-                thread = {"thread_id": (await client.threads.create()).id} if label % 2 else {}
-                watches.append(
-                    fleet.run(assistant_id="asst_1", message="Hi", label=label, parameters=metadata, **thread)
-                )
+                request["assistant_id"] = "asst_1"
+            if wire == "threads" and label % 2:
+                request["thread_id"] = (await client.threads.create()).id
+            watches.append(fleet.run(**request))
         for watch in watches:
             await watch.recorded()
         print("recorded", flush=True)  # noqa: T201

@@ -84,7 +84,7 @@ async def test_a_run_is_written_down_until_it_is_created(setting: Setting) -> No
 async def test_a_journal_costs_no_request(setting: Setting, has_thread: bool) -> None:
     counts = []
     thread = await setting.client.threads.create()
-    more = {"thread_id": thread.id} if has_thread else {}
+    more: dict[str, Any] = {"thread_id": thread.id} if has_thread else {}
     async with setting.journal as journal:
         for given in (None, journal):
             setting.transport.requests.clear()
@@ -103,7 +103,7 @@ async def test_many_runs_are_written_together(setting: Setting) -> None:
             await watch.recorded()
         assert len(setting.store) == 300
         assert setting.journal.calls.count("add") == 3
-        assert await fleet.run_many(ASK for _ in range(10)) == 10
+        assert await fleet.run_many([{"assistant_id": "asst_1", "message": "Hi"}] * 10) == 10
         assert len(setting.store) > 300
 
 
@@ -199,6 +199,22 @@ async def test_a_response_whose_answer_was_lost_is_said_to_be_lost() -> None:
     assert "so the answer was lost. It may exist" in str(outcome.cause)
     assert operations(setting)["create_response"] == 1
     assert len(setting.store) == 0
+
+
+async def test_a_response_that_waited_for_the_budget_is_created() -> None:
+    setting = Setting(Scenario())
+    setting.transport.script(Scenario(), model="gpt-test")
+    async with setting.fleet(on_exit="leave", requests_per_second=1.0) as fleet:
+        for label in range(20):
+            fleet.run(model="gpt-test", message="Pay", label=label)
+        await anyio.sleep(2.5)
+        setting.store.crash()
+    sent = operations(setting)["create_response"]
+    assert sent < 5
+    async with setting.fleet() as fleet:
+        outcomes = [await watch for watch in await fleet.resume()]
+    assert all(isinstance(outcome, Completed) for outcome in outcomes)
+    assert operations(setting)["create_response"] == 20
 
 
 async def test_a_refused_create_is_told_again_if_nobody_has_read_of_it(setting: Setting) -> None:
