@@ -155,7 +155,8 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now resume run run_many statistics watch"),
     "Watch": (
         Watch,
-        "cancel cancel_run created explain is_active outcome poll_now polls recorded ref status submit subscribe wait",
+        "cancel cancel_run created explain is_active label outcome poll_now polls recorded ref status submit subscribe "
+        "wait",
     ),
     "RunWatcher": (
         RunWatcher,

@@ -18,7 +18,7 @@ from asyncruns.cli.ends import EXIT_CODES, end_of
 from asyncruns.cli.output import complain, counted, on_one_line, say
 from asyncruns.cli.process import run
 from asyncruns.cli.reap_rows import Unfinished, rows_of, say_row, say_row_as_json, selected
-from asyncruns.cli.reap_runs import Clients, cancel_each, is_gone, poll_each, unfinished_of, watch_each
+from asyncruns.cli.reap_runs import Clients, cancel_each, has_vanished, poll_each, unfinished_of, watch_each
 from asyncruns.cli.reports import JsonReport, LineReport
 from asyncruns.errors import AsyncRunsError, ConfigurationError
 from asyncruns.journal.sqlite import SQLiteJournal
@@ -131,7 +131,7 @@ class Reaper:
 
     async def _settle(self, journal: Journal, row: Unfinished, outcome: AnyOutcome[Any]) -> None:
         """Forget a watch whose outcome was printed, or leave it to others, if it is not at its end."""
-        is_over = end_of(outcome) not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP) or is_gone(outcome)
+        is_over = end_of(outcome) not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP) or has_vanished(outcome)
         await (journal.delivered([row.key]) if is_over else journal.release([row.key]))
 
     async def _cancel(self) -> None:

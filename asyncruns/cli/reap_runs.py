@@ -125,14 +125,14 @@ def _note(row: Unfinished, event: Notice | Ended[Any]) -> bool:
         row.status = event.outcome.status
         if isinstance(event.outcome, GaveUp):
             row.status = row.status or _without_status(event.outcome)
-            row.trouble = "" if is_gone(event.outcome) else f"its status is not known: {event.outcome.cause}"
+            row.trouble = "" if has_vanished(event.outcome) else f"its status is not known: {event.outcome.cause}"
     return isinstance(event, StatusChanged | Ended)
 
 
-def is_gone(outcome: AnyOutcome[Any]) -> bool:
+def has_vanished(outcome: AnyOutcome[Any]) -> bool:
     """Return whether the run does not exist any more."""
     return outcome.reason in (Reason.GONE, Reason.NOT_FOUND)
 
 
 def _without_status(outcome: AnyOutcome[Any]) -> str:
-    return "gone" if is_gone(outcome) else ""
+    return "gone" if has_vanished(outcome) else ""
