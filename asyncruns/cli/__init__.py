@@ -1,4 +1,4 @@
-"""The command `asyncruns`: a demonstration, watches and batches from the shell, and an emulated server.
+"""The command `asyncruns`: a demonstration; watches, batches and journals from the shell; and an emulated server.
 
 Each command is imported when it is used, so that `--help` and `--version` are quick. Public: `main`.
 """
@@ -66,6 +66,10 @@ def _perform(arguments: Sequence[str] | None) -> int:
             from asyncruns.cli.batch import main as batch
 
             return batch(options)
+        case "reap":
+            from asyncruns.cli.reap import main as reap
+
+            return reap(options)
         case "emulate":
             from asyncruns.cli.emulate import main as emulate
 

@@ -1,4 +1,4 @@
-"""Clients for the commands on batches: one for each wire. A key is only sent to the URL that it was set for."""
+"""Clients for commands on several wires: one for each wire. A key is only sent to the URL that it was set for."""
 
 from __future__ import annotations
 
@@ -46,8 +46,13 @@ def client_for(options: argparse.Namespace, wire: str) -> Client:
         auth_header=options.auth_header,
         headers=dict(options.header),
         default_query=dict(options.query),
-        version=None,
+        version=_version_of(options, wire),
     )
+
+
+def _version_of(options: argparse.Namespace, wire: str) -> str | None:
+    given = "none" if wire in (BATCH, MESSAGE_BATCH) else options.version
+    return None if given == "none" else given
 
 
 def batches_of(client: Client, wire: str) -> Any:
