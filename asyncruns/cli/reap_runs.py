@@ -18,9 +18,9 @@ from asyncruns.client.client import Client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet import Fleet, Watch
 from asyncruns.lifecycle import CancelRefused, Notice, Phase, Reason, StatusChanged
+from asyncruns.lifecycle.records import key_of_run
 from asyncruns.watch.observers import Ended
 from asyncruns.watch.outcome import AnyOutcome, GaveUp, NeedsCaller
-from asyncruns.watch.recorder import key_of_run
 
 Clients = Mapping[str, Client]
 LISTED_AT_ONCE: Final = 100

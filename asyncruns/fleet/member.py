@@ -375,7 +375,7 @@ class Member(Slot):
         if self.is_watched and self.listeners:
             self._started = since
             self.is_broken = True
-            reason = Reason.TAKEN_OVER if isinstance(error, JournalError) else Reason.NOT_CREATED
+            reason = Reason.TAKEN_OVER if isinstance(error, JournalError) and self.ref.ids else Reason.NOT_CREATED
             self._finish(End(kind=EndKind.GAVE_UP, snapshot=None, reason=reason, cause=error))
 
     # Events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import copy
 import json
 import pickle
@@ -71,6 +72,8 @@ async def watching(shell: ShellName, client: Client, *run: Any, **options: Any) 
         return
     async with Fleet(client, on_exit="leave") as fleet:
         watch = fleet.watch(*run, **options)
+        with contextlib.suppress(WatchGaveUpError):
+            await watch.created()
         await watch.recorded()
         yield watch
 

@@ -113,7 +113,7 @@ async def test_the_outcome_of_a_watch_that_was_reopened_is_kept_until_it_is_deli
         watch = fleet.watch(await setting.run(), timeout=1.0)
         while len(seen) < 1:
             await anyio.sleep(0.01)
-        await anyio.sleep(0.0 if is_late else 1.0)
+        await anyio.sleep(0.0 if is_late else 1.5)
         assert len(setting.store) == is_late
         await watch.cancel_run()
         while len(seen) < 2:
