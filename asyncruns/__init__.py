@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from asyncruns.errors import InvalidOutputError as InvalidOutputError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
     from asyncruns.errors import InvalidWebhookSignatureError as InvalidWebhookSignatureError
+    from asyncruns.errors import JournalError as JournalError
     from asyncruns.errors import NotFoundError as NotFoundError
+    from asyncruns.errors import NotOwnerError as NotOwnerError
     from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
     from asyncruns.errors import RateLimitError as RateLimitError
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
     from asyncruns.fleet import Fleet as Fleet
     from asyncruns.fleet import Statistics as Statistics
     from asyncruns.fleet import Watch as Watch
+    from asyncruns.journal.memory import MemoryJournal as MemoryJournal
+    from asyncruns.journal.postgres import PostgresJournal as PostgresJournal
+    from asyncruns.journal.sqlite import SQLiteJournal as SQLiteJournal
     from asyncruns.lifecycle import ActionRequired as ActionRequired
     from asyncruns.lifecycle import Call as Call
     from asyncruns.lifecycle import CallAnswered as CallAnswered
@@ -156,9 +161,12 @@ _HOMES: Final = {
     "InvalidOutputError": "asyncruns.errors",
     "InvalidRequestError": "asyncruns.errors",
     "InvalidWebhookSignatureError": "asyncruns.errors",
+    "JournalError": "asyncruns.errors",
+    "MemoryJournal": "asyncruns.journal.memory",
     "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
     "NotFoundError": "asyncruns.errors",
+    "NotOwnerError": "asyncruns.errors",
     "OpenAIError": "asyncruns.errors",
     "Outcome": "asyncruns.watch.outcome",
     "OutputsSubmitted": "asyncruns.lifecycle",
@@ -167,6 +175,7 @@ _HOMES: Final = {
     "PortkeyAuth": "asyncruns.transport.auth",
     "ProgressChanged": "asyncruns.lifecycle",
     "RateLimitError": "asyncruns.errors",
+    "PostgresJournal": "asyncruns.journal.postgres",
     "Reason": "asyncruns.lifecycle",
     "Reconciliation": "asyncruns.watch.reconciliation",
     "RefusalError": "asyncruns.errors",
@@ -183,6 +192,7 @@ _HOMES: Final = {
     "RunRef": "asyncruns.lifecycle",
     "RunStream": "asyncruns.streams.run_stream",
     "RunWatcher": "asyncruns.watch.watcher",
+    "SQLiteJournal": "asyncruns.journal.sqlite",
     "Snapshot": "asyncruns.lifecycle",
     "Statistics": "asyncruns.fleet",
     "StatusChanged": "asyncruns.lifecycle",
@@ -255,15 +265,19 @@ __all__ = [
     "InvalidOutputError",
     "InvalidRequestError",
     "InvalidWebhookSignatureError",
+    "JournalError",
+    "MemoryJournal",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
+    "NotOwnerError",
     "OpenAIError",
     "Outcome",
     "OutputsSubmitted",
     "PermissionDeniedError",
     "Phase",
     "PortkeyAuth",
+    "PostgresJournal",
     "ProgressChanged",
     "RateLimitError",
     "Reason",
@@ -282,6 +296,7 @@ __all__ = [
     "RunRef",
     "RunStream",
     "RunWatcher",
+    "SQLiteJournal",
     "Snapshot",
     "Statistics",
     "StatusChanged",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from asyncruns.limits import Limits
 from asyncruns.wire import Message
 
 if TYPE_CHECKING:
+    from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
@@ -225,6 +226,16 @@ class Dialect(ABC, Generic[R]):
         The text of a server's error is matched here and nowhere else in a watch.
         """
 
+    def carried_parameters(self) -> Mapping[str, Any] | None:
+        """Return what another process needs in addition to the ids to go on with a run, as JSON; by default None.
+
+        `MultiWireClient.for_run` gets it as `parameters` of a token.
+
+        Raises:
+            InvalidRequestError: It holds what may be a credential, so it is not written into a token.
+        """
+        return None
+
     def collective(self) -> CollectivePolls[R] | None:
         """Return what polls many runs with one request, new for each fleet and client; by default None.
 
@@ -284,6 +295,129 @@ class CollectivePolls(ABC, Generic[R]):
         """Note that a run was polled by itself, with success."""
 
 
+class Journal(ABC):
+    """Writes down what must survive the process, for the watches that this process owns.
+
+    A method returns when what it writes is durable, so that it survives a crash of the process. Several calls may be
+    pending at once; an implementation may put them into one transaction, in the order of the calls. All of them are
+    safe to cancel: what was being written is then written or not, as a whole.
+
+    Each watch has one owner, the process that has opened the journal. A journal is opened by `async with`, once, and
+    then used in the event loop of that. A run has one watch: each ref of a watch, its first ones and those that it has
+    moved to, leads to that watch until it is forgotten.
+
+    Raises (each method):
+        JournalError: It could not be written or read, or is not open; nothing was changed.
+        NotOwnerError: Another process owns one of the watches now, or none does, or it is not in the journal, or a run
+            belongs to another watch; nothing was changed.
+    """
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Open the journal, and begin to own watches. May be called again when it was closed."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Write what is pending, give up the watches that are owned, and close. Never raises; may be called twice."""
+
+    @abstractmethod
+    async def add(self, watches: Sequence[WatchRecord]) -> list[WatchRecord]:
+        """Add watches, which this process owns then; return them as the journal has them now, in the order given.
+
+        Of a watch that this journal owns already, all that is recorded is kept, and what is given is left out.
+        """
+
+    @abstractmethod
+    async def claim(self, watches: Sequence[str] | None = None) -> list[WatchRecord]:
+        """Own the watches that no living process owns, and return all of them, the oldest first.
+
+        If keys are given, only these; those that are not there, or that a living process owns, are skipped. If the
+        caller is cancelled, those that it would have returned are released. One that cannot be read is skipped.
+        """
+
+    @abstractmethod
+    async def read(self) -> list[WatchRecord]:
+        """Return all watches, the oldest first, with who owns each; own none of them, and change nothing."""
+
+    @abstractmethod
+    async def release(self, watches: Sequence[str]) -> None:
+        """Leave watches to any journal that claims them, this one too; skip those that are not owned or not there."""
+
+    @abstractmethod
+    async def begin(self, watch: str, calls: Sequence[CallRecord]) -> list[CallRecord]:
+        """Note that calls begin; return those of them that had begun before, as they are recorded.
+
+        The others have begun only now, and may be run; the ones returned must not be run again. One whose output was
+        accepted is over: a call with its key is a new one, without an output.
+        """
+
+    @abstractmethod
+    async def answered(self, watch: str, calls: Sequence[CallRecord]) -> None:
+        """Record the outputs of calls. An output that is recorded already is kept."""
+
+    @abstractmethod
+    async def submitting(self, watch: str, calls: Sequence[str]) -> None:
+        """Note that the outputs of the calls with these keys are about to be submitted; or, if none, are not.
+
+        For a run that is not created it notes how far the create has come: see `WatchRecord.submitting`.
+        """
+
+    @abstractmethod
+    async def moved(self, watch: str, ref: RunRef, at: float) -> None:
+        """Note that a submit was accepted, and which run the watch goes on with: the same, or another one.
+
+        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten. Also
+        notes which run was created for the watch: what it took to ask for that is forgotten.
+        """
+
+    @abstractmethod
+    async def finished(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record how watches finished, by their keys: the outcomes are not delivered yet."""
+
+    @abstractmethod
+    async def delivered(self, watches: Sequence[str]) -> None:
+        """Forget watches whose outcomes were delivered, or which the caller has left; skip those that are not there."""
+
+    @abstractmethod
+    async def ask(self, ref: RunRef, wish: Wish) -> bool:
+        """Ask the process that watches a run for something; return False if no other living process does."""
+
+    @abstractmethod
+    async def wishes(self) -> list[tuple[str, Wish]]:
+        """Wait until other processes ask something of watches that this one owns, and return it once, with the keys.
+
+        If the caller is cancelled, what it would have returned is returned to the next one.
+        """
+
+
+class Codec(Protocol):
+    """Changes what a journal keeps of its caller's content before it is written: encrypts it, or drops it.
+
+    That is the outputs of calls, labels, and outcomes; each is given as JSON, by itself. Ids, the name of the toolset,
+    and digests of calls are no content, and are written as they are. A journal may call the codec in a thread of its
+    own, one call at a time.
+    """
+
+    def encode(self, content: bytes, /) -> bytes | None:
+        """Return what to write instead; None to write nothing.
+
+        Without its output, a call counts as interrupted after a restart; without its outcome, a watch is polled anew;
+        a label is None then.
+        """
+        ...
+
+    def decode(self, data: bytes, /) -> bytes:
+        """Return the content of what `encode` has returned; raise any exception if that is not possible."""
+        ...
+
+
 class HasId(Protocol):
     """A run or a response, as an object of another client."""
 
@@ -298,7 +432,10 @@ class MultiWireClient(Protocol):
     """A client of a server with several kinds of runs, as `Client` is: it has a `RunClient` for each kind."""
 
     def for_run(self, run: object) -> RunClient[Any]:
-        """Return the client for runs of the kind of this run or `RunRef`; None stands for a run given by its ids."""
+        """Return the client for runs of the kind of this run or `RunRef`; None stands for a run given by its ids.
+
+        It may be a token that was read, if its `parameters` are needed to go on.
+        """
         ...
 
 

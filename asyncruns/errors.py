@@ -29,6 +29,8 @@
     │   ├── RunNeedsCallerError       the caller must answer the calls that are still open
     │   └── WatchGaveUpError          the watch gave up before the run ended
     │       └── RunGoneError          the run existed and is gone: deleted or purged
+    ├── JournalError                  a journal could not be written or read
+    │   └── NotOwnerError             another process owns the watch now
     ├── BatchGroupError               not every batch of a group could be created; carries the group
     ├── InvalidOutputError            raised by `outcome.parsed()`: the text does not fit the output type
     ├── RefusalError                  raised by `outcome.parsed()`: the model refused to answer
@@ -222,6 +224,14 @@ def _rebuilt(kind: type[Any], fields: dict[str, Any]) -> Any:
 
 class ConfigurationError(AsyncRunsError):
     """A client or a toolset is configured in a way that cannot work; nothing was sent."""
+
+
+class JournalError(AsyncRunsError):
+    """A journal could not be written or read; what was to be done after that was not done."""
+
+
+class NotOwnerError(JournalError):
+    """Another process owns the watch now, and goes on with it; this one must not."""
 
 
 class InvalidRequestError(AsyncRunsError, ValueError):

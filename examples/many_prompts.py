@@ -3,7 +3,10 @@
 ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/many_prompts.py PROMPTS ANSWERS --model gpt-4o
 
 A line of PROMPTS is {"id": ..., "message": ...}. A line {"id": ..., "answer": ...} is appended to ANSWERS as soon as it
-is known. Ctrl-C cancels the runs that are still active. Start it again then: prompts that have an answer are skipped.
+is known. Start it again after Ctrl-C, or after a crash: prompts that have an answer are skipped, and runs that are
+still active are taken up, from the journal ANSWERS.runs. `asyncruns reap ANSWERS.runs` lists these, and cancels them.
+No prompt is asked twice, unless the program was killed in the moment in which a response was created: then nothing can
+show whether that exists. With --assistant, its run is found.
 Exits with 0 if all is answered, 1 if some prompts failed, and 130 if it was interrupted.
 """
 
@@ -17,56 +20,63 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
 
-import anyio
-
-from asyncruns import APIError, Client, Completed, CreateRequest, Fleet
+from asyncruns import APIError, Client, Completed, CreateRequest, Fleet, SQLiteJournal
 
 TRIES = 3
-Prompt = dict[str, str]
+READERS = 16  # each fetches the text of one answer at a time
 
 
 class ManyPrompts:
-    """Asks prompts, and writes their answers."""
+    """Asks prompts, and writes their answers; `prompts` are the messages that have no answer, by their ids."""
 
-    def __init__(self, fleet: Fleet[Any], prompts: list[Prompt], answers: TextIO, arguments: Namespace) -> None:
+    def __init__(self, fleet: Fleet[Any], prompts: dict[str, str], answers: TextIO, arguments: Namespace) -> None:
         self.fleet, self.prompts, self.answers, self.arguments = fleet, prompts, answers, arguments
-        self.answered = self.failed = 0
+        self.tries: Counter[str] = Counter()
+        self.answered: set[str] = set()
+        self.failed = 0
 
-    def request(self, prompt: Prompt) -> CreateRequest:
+    def request(self, id_: str) -> CreateRequest:
         begin = self.arguments
-        return {"assistant_id": begin.assistant, "model": begin.model, "message": prompt["message"], "label": prompt}
+        return {"assistant_id": begin.assistant, "model": begin.model, "message": self.prompts[id_], "label": id_}
 
     async def ask(self) -> None:
-        tries: Counter[str] = Counter()
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.fleet.run_many, map(self.request, self.prompts))
-            async for outcome in self.fleet:
-                prompt: Prompt = outcome.label
-                tries[prompt["id"]] += 1
-                if isinstance(outcome, Completed):
-                    group.start_soon(self.save, prompt, outcome)
-                elif tries[prompt["id"]] < TRIES:
-                    self.fleet.run(**self.request(prompt))
-                else:
-                    self.fail(prompt, outcome.cause or outcome.error or outcome.status)
+        """Take up what was asked before, and ask the rest."""
+        asked = {watch.label for watch in await self.fleet.resume()}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.fleet.run_many(self.request(id_) for id_ in self.prompts if id_ not in asked))
+            for _ in range(READERS):
+                group.create_task(self.read())
 
-    async def save(self, prompt: Prompt, outcome: Completed[Any]) -> None:
+    async def read(self) -> None:
+        """Write answers. An outcome is forgotten at the next step of the loop, when its answer is in the file."""
+        async for outcome in self.fleet:
+            id_ = outcome.label
+            if id_ not in self.prompts or id_ in self.answered:
+                continue  # it was written before a crash
+            self.tries[id_] += 1
+            if isinstance(outcome, Completed):
+                await self.save(id_, outcome)
+            elif self.tries[id_] < TRIES:
+                self.fleet.run(**self.request(id_))
+            else:
+                self.fail(id_, outcome.cause or outcome.error or outcome.status)
+
+    async def save(self, id_: str, outcome: Completed[Any]) -> None:
         try:
-            with anyio.CancelScope(shield=True):  # otherwise ctrl-C would make it be asked again
-                answer = await outcome.text()
-                if not answer:
-                    self.fail(prompt, await outcome.refusal() or "it wrote no text")
-                    return
-                line = {"id": prompt["id"], "answer": answer}
-                self.answers.write(json.dumps(line) + "\n")
-                self.answers.flush()
-                self.answered += 1
+            answer = await outcome.text()
+            if not answer:
+                self.fail(id_, await outcome.refusal() or "it wrote no text")
+                return
         except APIError as error:
-            self.fail(prompt, error)
+            self.fail(id_, error)
+            return
+        self.answers.write(json.dumps({"id": id_, "answer": answer}) + "\n")
+        self.answers.flush()
+        self.answered.add(id_)
 
-    def fail(self, prompt: Prompt, why: object) -> None:
+    def fail(self, id_: str, why: object) -> None:
         self.failed += 1
-        print(f"{prompt['id']} failed: {why}", file=sys.stderr)
+        print(f"{id_} failed: {why}", file=sys.stderr)
 
     async def report(self) -> None:
         while True:
@@ -75,15 +85,16 @@ class ManyPrompts:
 
     def __str__(self) -> str:
         now = self.fleet.statistics()
-        counts = f"{self.answered} of {len(self.prompts)} answered, {self.failed} failed"
+        counts = f"{len(self.answered)} of {len(self.prompts)} answered, {self.failed} failed"
         return f"{counts}, {now.active} active, {now.due} requests due"
 
 
-async def ask_all(prompts: list[Prompt], answers: TextIO, arguments: Namespace) -> int:
+async def ask_all(prompts: dict[str, str], answers: TextIO, arguments: Namespace) -> int:
     """Ask the prompts, and return how many failed."""
     async with (
+        SQLiteJournal(f"{arguments.answers}.runs") as journal,
         Client.from_env() as client,
-        Fleet(client, requests_per_second=arguments.rate, on_exit="cancel") as fleet,
+        Fleet(client, journal=journal, requests_per_second=arguments.rate, on_exit="leave") as fleet,
     ):
         many = ManyPrompts(fleet, prompts, answers, arguments)
         reporting = asyncio.create_task(many.report())
@@ -95,15 +106,15 @@ async def ask_all(prompts: list[Prompt], answers: TextIO, arguments: Namespace) 
         return many.failed
 
 
-def not_answered(prompts: Path, answers: Path) -> list[Prompt]:
+def not_answered(prompts: Path, answers: Path) -> dict[str, str]:
     """Return the prompts that have no answer; the end of a line of answers that a crash cut off is removed."""
     data = answers.read_bytes() if answers.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
     if whole != data:
         answers.write_bytes(whole)
     done = {json.loads(line)["id"] for line in whole.splitlines()}
-    given: list[Prompt] = [json.loads(line) for line in prompts.read_bytes().splitlines() if line]
-    return [prompt for prompt in given if prompt["id"] not in done]
+    given = [json.loads(line) for line in prompts.read_bytes().splitlines() if line]
+    return {prompt["id"]: prompt["message"] for prompt in given if prompt["id"] not in done}
 
 
 def main() -> int:

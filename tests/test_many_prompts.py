@@ -51,6 +51,11 @@ class Folder:
         return sorted(line["id"] for line in lines)
 
 
+def asked(emulator: Emulator) -> int:
+    """Return how many runs there are, and how many responses were asked for."""
+    return len(emulator.runs) + sum(seen.operation == "create_response" for seen in emulator.requests)
+
+
 def ids(number: int) -> list[str]:
     return sorted(f"p{n}" for n in range(number))
 
@@ -81,20 +86,50 @@ async def test_prompts_that_fail_three_times_are_reported_and_asked_again_next_t
     assert ((await folder.ask())[0], folder.answered()) == (0, ["p0"])
 
 
-async def test_ctrl_c_cancels_what_goes_on_and_the_next_call_asks_the_rest(emulator: Emulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("end", "how"), [(signal.SIGKILL, ("--assistant", "asst_1")), (signal.SIGINT, ("--model", "gpt-test"))]
+)
+async def test_what_was_asked_when_it_ended_is_taken_up_and_not_asked_again(
+    emulator: Emulator, tmp_path: Path, end: signal.Signals, how: tuple[str, str]
+) -> None:
+    emulator.script(Scenario(queued=0.0, working=2.0, answer="Hello."), assistant_id="asst_1")
+    emulator.inject(Fault(on="create_run", delay_before=0.2, every=2, times=None))
     folder = Folder(tmp_path, 40)
-    emulator.inject(Fault(on="create_response", delay_before=0.5, every=2, times=None))
-    process = await folder.begin()
+    process = await folder.begin(*how)
     while not folder.answers.exists() or len(folder.answered()) < 5:
         await asyncio.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(end)
     _, reported = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == signal.SIGINT + 128, reported.decode()
+    assert process.returncode == (-end if end == signal.SIGKILL else end + 128), reported.decode()
     assert "Traceback" not in reported.decode()
-    emulator.faults.clear()
     first = folder.answered()
-    assert ((await folder.ask())[0], folder.answered()) == (0, ids(40))
+    assert ((await folder.ask(*how))[0], folder.answered()) == (0, ids(40))
     assert 5 <= len(first) < 40
+    assert asked(emulator) == 40
+
+
+@pytest.mark.parametrize("how", [("--model", "gpt-test"), ("--assistant", "asst_1")])
+async def test_what_was_being_asked_when_it_was_killed_is_not_lost(
+    emulator: Emulator, tmp_path: Path, how: tuple[str, str]
+) -> None:
+    emulator.script(Scenario(queued=0.0, working=0.1, answer="Hello."), assistant_id="asst_1")
+    emulator.inject(Fault(on="create_run", delay_after=0.3, times=None))
+    emulator.inject(Fault(on="create_response", delay_after=0.3, times=None))
+    folder = Folder(tmp_path, 60)
+    process = await folder.begin(*how)
+    while asked(emulator) < 10:
+        await asyncio.sleep(0.02)
+    process.kill()
+    await process.communicate()
+    under_way = asked(emulator)
+    emulator.faults.clear()
+    code, reported = await folder.ask(*how)
+    assert (code, folder.answered()) == (0, ids(60)), reported
+    assert under_way < 60
+    if how[0] == "--assistant":
+        assert asked(emulator) == 60
+    else:  # nothing finds a response whose create was under way
+        assert asked(emulator) <= 60 + under_way
 
 
 async def test_the_end_of_a_line_that_a_crash_cut_off_is_removed(emulator: Emulator, tmp_path: Path) -> None:

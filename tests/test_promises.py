@@ -72,9 +72,12 @@ NAMES = [
     "InvalidOutputError",
     "InvalidRequestError",
     "InvalidWebhookSignatureError",
+    "JournalError",
+    "MemoryJournal",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
+    "NotOwnerError",
     "OpenAIError",
     "Outcome",
     "OutputsSubmitted",
@@ -83,6 +86,7 @@ NAMES = [
     "PortkeyAuth",
     "ProgressChanged",
     "RateLimitError",
+    "PostgresJournal",
     "Reason",
     "Reconciliation",
     "RefusalError",
@@ -99,6 +103,7 @@ NAMES = [
     "RunRef",
     "RunStream",
     "RunWatcher",
+    "SQLiteJournal",
     "Snapshot",
     "Statistics",
     "StatusChanged",
@@ -147,17 +152,20 @@ OPTIONS = (
 SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
         Client,
-        "answer anthropic assistants azure batches beta close dialect files for_run from_env from_openai "
-        "message_batches messages portkey responses run run_steps runs threads transport watch webhooks base_url",
+        "answer anthropic assistants azure batches beta cancel_run close dialect files for_run from_env from_openai "
+        "message_batches messages poll_now portkey responses resume run run_steps runs threads transport watch "
+        "webhooks base_url",
     ),
-    "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
+    "Fleet": (Fleet, "add_many cancel_run drain is_running keep_open poll_now resume run run_many statistics watch"),
     "Watch": (
         Watch,
-        "cancel cancel_run created explain is_active outcome poll_now polls ref status submit subscribe wait",
+        "cancel cancel_run created explain is_active label outcome poll_now polls recorded ref status submit subscribe "
+        "token traceparent wait",
     ),
     "RunWatcher": (
         RunWatcher,
-        "cancel_run outcome poll_now polls ref run status stream_events submit subscribe text_deltas wait",
+        "cancel_run label outcome poll_now polls ref run status stream_events submit subscribe text_deltas token "
+        "traceparent wait",
     ),
     "Cadence": (Cadence, "backoff fixed hinted learned"),
     "RunStream": (
@@ -171,7 +179,7 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Outcome": (
         Completed,
         "at calls cancel_error cancel_requested cause context elapsed error label messages outputs parsed polls reason "
-        "reconcile ref refs refusal results run run_elapsed status text to_dict to_json unanswered unwrap usage",
+        "reconcile ref refs refusal results run run_elapsed status text to_dict to_json token unanswered unwrap usage",
     ),
 }  # fmt: skip
 

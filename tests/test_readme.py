@@ -133,7 +133,10 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in GUIDES if program_of(page)], ids=lambda page: page.stem)
-async def test_the_program_of_a_guide_runs(emulator: Emulator, page: Path) -> None:
+async def test_the_program_of_a_guide_runs(
+    emulator: Emulator, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     await run_program(page, {})
 
 

@@ -1,4 +1,4 @@
-"""The command `asyncruns`: a demonstration, watches, batches and checks from the shell, and an emulated server.
+"""The command `asyncruns`: a demonstration; watches, batches, journals and checks from the shell; an emulated server.
 
 Each command is imported when it is used, so that `--help` and `--version` are quick. Public: `main`.
 """

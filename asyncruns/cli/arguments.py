@@ -80,6 +80,18 @@ def seconds(text: str) -> float:
     return value
 
 
+_UNITS_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def an_age(text: str) -> float:
+    """Return seconds, from a number with a unit: "90s", "30m", "2h", "7d"."""
+    number = text.rstrip("smhd")
+    try:
+        return seconds(number) * _UNITS_S[text.removeprefix(number)]
+    except (argparse.ArgumentTypeError, KeyError):
+        raise argparse.ArgumentTypeError("give a number with a unit: 90s, 30m, 2h, 7d") from None
+
+
 def a_pair(text: str) -> tuple[str, str]:
     """Return the name and the value of NAME=VALUE."""
     name, equals, value = text.partition("=")

@@ -10,6 +10,8 @@ import asyncruns
 from asyncruns.cli.arguments import KEY_HELP, a_count, a_port, add_command, add_server, add_version, seconds
 from asyncruns.cli.batch_options import add_batch
 from asyncruns.cli.completion import add_completion
+from asyncruns.cli.reap_options import EPILOG as REAP_EPILOG
+from asyncruns.cli.reap_options import add_reap
 from asyncruns.cli.run_options import add_run_commands
 
 DEFAULT_RUNS: Final = 36
@@ -67,7 +69,7 @@ strikes once, unless times says how often; times=none is always:
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """Accepts the optional RUN_ID also after options; argparse would match it together with the ID before them."""
+    """Accepts optional ids also after options; argparse would match them together with the argument before these."""
 
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - handles all overloads of the base
         self, args: Any = None, namespace: Any = None
@@ -75,6 +77,8 @@ class _CommandParser(argparse.ArgumentParser):
         options, rest = super().parse_known_args(args, namespace)
         if rest and not rest[0].startswith("-") and getattr(options, "run_id", "") is None:
             options.run_id = rest.pop(0)
+        while rest and not rest[0].startswith("-") and isinstance(getattr(options, "ids", None), list):
+            options.ids.append(rest.pop(0))
         return options, rest
 
 
@@ -93,6 +97,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_run_commands(commands)
     add_batch(
         add_command(commands, "batch", "Submit batches of requests, watch or cancel them, and print their results.")
+    )
+    add_reap(
+        add_command(commands, "reap", "List the unfinished runs of a journal; resume, cancel or forget.", REAP_EPILOG)
     )
     _add_emulate(
         add_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C.", _EMULATE_EPILOG)

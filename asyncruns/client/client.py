@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import ssl as ssl_module
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, Transport
+from asyncruns.abc import AsyncOnly, Dialect, HasId, Journal, RunClient, Transport
 from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
     ApiKey,
@@ -35,26 +35,35 @@ from asyncruns.dialects.given import given_run, with_own_id
 from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
+from asyncruns.lifecycle.records import Wish
 from asyncruns.lifecycle.run_shapes import dialect_and_ids, no_run
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.batch_group import BatchGroup
+from asyncruns.resources.new_run import NewRun
+from asyncruns.resources.recorded_creates import run_to_outcome
 from asyncruns.resources.run_parameters import RunParameters, with_response_format
-from asyncruns.resources.start_run import NewRun, StartOfRun
+from asyncruns.resources.start_run import StartOfRun
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
 from asyncruns.resources.webhook_secrets import given_secrets
+from asyncruns.resources.webhooks import WebhookEvent
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.transport.auth import (
     Auth,
 )
 from asyncruns.transport.retry import RetryTransport
+from asyncruns.watch.handover import Token, token_alone
+from asyncruns.watch.holders import ask_watch
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.recorder import WatchRecorder, checked_journal
+from asyncruns.watch.resume import release_unentered, resumed_watchers
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
+from asyncruns.watch.watcher import RunWatcher
 from asyncruns.wire import Message, Run
-from asyncruns.wire.names import BATCH, MESSAGE_BATCH
+from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE
 
 if TYPE_CHECKING:
     import aiohttp
@@ -120,10 +129,14 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             aiohttp with the same options, over connections of its own. With both, cancelling a request closes its
             connection and no other, and errors say alike whether a request may have acted.
         transport: An `asyncruns.abc.Transport` to send with, such as `asyncruns.testing.InMemoryTransport`. It is
-            borrowed: not closed here. Of the other options only `max_retries`, `validate` and `webhook_secret` can be
-            given with it.
+            borrowed: not closed here. Of the other options only `max_retries`, `validate`, `webhook_secret` and
+            `journal` can be given with it.
         webhook_secret: The secret that webhooks are checked with, or several of which one must fit, as while a secret
             is being replaced. By default the environment variable OPENAI_WEBHOOK_SECRET, as in the official client.
+        journal: A journal that was opened, such as `SQLiteJournal(path)`: every watch of this client writes down before
+            its first poll which run it watches, and then each call, output and submit. If the process dies, `resume`,
+            or that of a fleet, takes up what is left. An outcome that a caller gets is forgotten. It is borrowed: not
+            closed here. A run is written down as soon as it is created, so one whose create was under way is not.
 
     Attributes:
         base_url: The URL under which the API is; "" if a `transport` was given.
@@ -158,6 +171,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         http: HTTPLibrary = "aiohttp",
         transport: Transport | None = None,
         webhook_secret: str | Sequence[str] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         check_retries(max_retries)
         self.base_url: str = ""
@@ -210,6 +224,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         )
         self._webhook_secrets = None if webhook_secret is None else given_secrets(webhook_secret)
         self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
+        self._open_watches.journal = checked_journal(journal)
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
 
@@ -291,6 +306,12 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         With `assistant_id`, the message is added to a thread and a run is started on it. With `model`, a background
         response is created, with the definitions of `tools`; there is no thread (see `client.responses.watch`).
 
+        With a journal, what it takes to ask for the run is written down before anything is sent, and kept until the run
+        is created: after a crash `resume` creates it, or finds what was created of it. So nothing is created twice; of
+        a response whose create was being sent, the outcome says that it may exist, or it is created again with
+        `on_lost_submit="resend"`. A run on a given thread gets a `key` of its own then if it has none, and
+        `extra_headers` are refused: they may be credentials.
+
         If an answer of the server is lost, a message or a run that was created is found and adopted; it is created
         again only if it is certainly not there. A thread can't be found: another one is created, and an orphan without
         a run may remain at the server. A response can't be found either: it is created again only with
@@ -298,7 +319,8 @@ class Client(AsyncOnly, KnownServers, OtherNames):
 
         Safe to cancel: a pending submit, or the pending create of the run, is awaited for at most 5 s. What was created
         remains at the server; the run goes on there, or is cancelled with `on_exit="cancel"`. If the caller is
-        cancelled while the run is created, and the run goes on, a warning names it.
+        cancelled while the run is created, and the run goes on, a warning names it. With a journal, `resume` goes on
+        with it, and creates one whose create had not begun.
 
         Args:
             assistant_id: The assistant. It must know the tools: create it with `tools=toolset.definitions()`, or pass
@@ -330,6 +352,8 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         Raises:
             InvalidRequestError: Neither or both of `assistant_id` and `model` are given, or an option is unusable, or
                 the run can have no `key`; nothing was sent.
+            JournalError: The journal could not be written, so what comes next was not sent.
+            NotOwnerError: The run that has the `key` is watched by another process with the same journal.
             ThreadBusyError: Another run is active on the thread; the error names it.
             APIError: The thread, the message, the run or the response could not be created. What fails later is in the
                 outcome.
@@ -345,8 +369,27 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             adopt=adopt,
             key=key,
         )
-        run = await new.create(create_guard_for(new.client, options))
-        return await watch_to_outcome(new.client, run, options)
+        return await run_to_outcome(new, options)
+
+    def _new_run_again(
+        self, creating: Mapping[str, Any], options: SharedOptions, once: Transport | None = None
+    ) -> NewRun:
+        """Return the run or the response that a journal says was asked for; `_new_run` describes the other arguments.
+
+        Raises:
+            InvalidRequestError: It does not say enough, or this client cannot create it.
+        """
+        creator = self if once is None else self._through(once)
+        if creating.get("dialect") == self.dialect.name:
+            start = StartOfRun.asked_again(creating, options.get("tools"))
+            return self._new_run_of(start, creator)
+        if creating.get("dialect") == RESPONSE and isinstance(creating.get("parameters"), dict):
+            return self.responses._new_run_with(creating["parameters"], options, creator.responses)
+        raise InvalidRequestError(f"This client creates no run of the kind {creating.get('dialect')!r}")
+
+    def _new_run_of(self, start: StartOfRun, creator: Client) -> NewRun:
+        start.check(self._server.limits)
+        return NewRun(self, partial(start.run, creator.threads), start.to_ask_again)
 
     def _new_run(
         self,
@@ -393,8 +436,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             key=key,
             tools=options.get("tools"),
         )
-        start.check(self._server.limits)
-        return NewRun(self, partial(start.run, creator.threads))
+        return self._new_run_of(start, creator)
 
     def _through(self, once: Transport) -> Client:
         """Return this client, with all requests sent through another transport; see `Server.through`."""
@@ -438,6 +480,9 @@ class Client(AsyncOnly, KnownServers, OtherNames):
     async def watch(self, *, batch_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Any]: ...
 
     @overload
+    async def watch(self, *, token: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Any]: ...
+
+    @overload
     async def watch(self, run: HasId | Mapping[str, Any], **options: Unpack[WatchOptions]) -> AnyOutcome[Any]: ...
 
     async def watch(
@@ -448,6 +493,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         run_id: str | None = None,
         response_id: str | None = None,
         batch_id: str | None = None,
+        token: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[Any] | GroupOutcome:
         """Watch a run until it ends, answer its tool calls, and return the outcome.
@@ -466,6 +512,8 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.
             batch_id: The batch, when `run` is not given. An id that begins with "msgbatch_" is of a message batch.
+            token: What `token` of a watch or of an outcome returned, to go on with that watch, perhaps of another
+                process; see `RunWatcher.token`.
             **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
 
         Returns:
@@ -478,11 +526,102 @@ class Client(AsyncOnly, KnownServers, OtherNames):
                 stream.
             APIError: The stream ended, or `timeout` passed, before the stream named its run. What fails later is in the
                 outcome.
+            NotOwnerError: A living process that has the same journal watches the run; or the watch of the token was
+                delivered or forgotten.
+            JournalError: The client has a journal, and it could not be read or written.
         """
+        if token is not None:
+            ids = {"thread_id": thread_id, "run_id": run_id, "response_id": response_id, "batch_id": batch_id}
+            token_alone(token, run=run, **ids)
+            return await watch_to_outcome(self, None, options, token=token)
         if isinstance(run, BatchGroup):
             return await self.batches.watch(run, **options)
         run = with_own_id(run, response_id, batch_id, thread_id=thread_id, run_id=run_id)
         return await watch_to_outcome(self, run, options, thread_id=thread_id, run_id=run_id)
+
+    async def resume(
+        self,
+        *,
+        context_factory: Callable[[RunRef, Any], object] | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> list[RunWatcher[Any]]:
+        """Take up the watches that processes which have ended had left in the journal; return a watcher for each.
+
+        Nothing happens until a watcher is entered; then its run is polled once, and it goes on from what the server
+        shows, as `Fleet.resume` describes. Each has its `ref` and `label`::
+
+            for watcher in await client.resume(tools=tools):
+                async with watcher:
+                    outcome = await watcher.wait()
+
+        A run that was still to be created is created now; if that fails, it stays in the journal, with a warning.
+        Many watches are better taken up by a fleet, which polls them under one budget. Those that this process has not
+        entered when the client is closed are left in the journal again; until then no other process gets them. Those
+        that a living process watches are left to it, and those that this client cannot watch stay in the journal, with
+        a warning in the log. Safe to cancel: none is taken up then.
+
+        Args:
+            context_factory: Called with the ref and the label of each; returns its `context`.
+            **options: As for `watch`, for all of them; the label is that of the journal.
+
+        Raises:
+            InvalidRequestError: The client has no journal; or an option is invalid.
+            JournalError: The journal could not be read or written.
+        """
+        return await resumed_watchers(self, options, context_factory, self._create_again)
+
+    async def _create_again(self, recorder: WatchRecorder, options: WatchOptions) -> tuple[RunClient[Any], Any]:
+        """Create a run that a journal says was asked for; return the client that watches it, and the run."""
+        new = self._new_run_again(recorder.record.creating or {}, options)
+        run = await new.create(create_guard_for(new.client, options, recorder))
+        recorder.created(new.client.dialect.identify(run, {}))
+        return new.client, run
+
+    async def poll_now(self, run: object) -> bool:
+        """Poll a run at once that is watched with the journal of this client, in this process or in another.
+
+        A webhook may so arrive at any worker: pass its event. Safe to cancel; the run is then polled or not.
+
+        Args:
+            run: The run in any form that `RunRef.of` takes; or the event of a webhook about it.
+
+        Returns:
+            Whether a living process watches the run; False also for an event about something else.
+
+        Raises:
+            InvalidRequestError: This is none of these, or the client has no journal.
+            JournalError: The journal could not be read or written.
+        """
+        return await self._ask_watch(run, Wish.POLL)
+
+    async def cancel_run(self, run: object) -> bool:
+        """Ask the process that watches a run with the journal of this client, this one or another, to cancel it.
+
+        That stops its tools and goes on as `RunWatcher.cancel_run` does. Safe to cancel; the process is then asked or
+        not. To cancel a run that nothing watches, use `threads.runs.cancel` or `responses.cancel`.
+
+        Args:
+            run: The run in any form that `RunRef.of` takes.
+
+        Returns:
+            Whether a living process watches the run.
+
+        Raises:
+            InvalidRequestError: This is no run, or the client has no journal.
+            JournalError: The journal could not be read or written.
+        """
+        return await self._ask_watch(run, Wish.CANCEL)
+
+    async def _ask_watch(self, run: object, wish: Wish) -> bool:
+        journal = self._open_watches.journal
+        if journal is None:
+            raise InvalidRequestError(
+                "This client has no journal, which says what watches a run: Client(journal=...). Without one, use "
+                "poll_now() and cancel_run() of the watcher or the fleet"
+            )
+        if isinstance(run, WebhookEvent) and run.ref is None:
+            return False
+        return await ask_watch(journal, RunRef.of(run), wish)
 
     def for_run(self, run: object) -> RunClient[Any]:
         """Return the client for runs of this kind: this client for a run on a thread, others for responses and batches.
@@ -493,6 +632,10 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             InvalidRequestError: It is not a run, a response, a batch, a stream or a `RunRef`; the message says what to
                 pass.
         """
+        if isinstance(run, Token):
+            run.check_has_all()
+            alone = self.for_run(run.ref)
+            return alone if run.parameters is None else self.responses.continued(run.parameters)
         run = given_run(run)
         kind = self._kind_of(run)
         if kind == self.dialect.name:
@@ -546,6 +689,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
     async def _close(self) -> None:
         try:
             await self._open_watches.finished(ends=self._own is not None)
+            await release_unentered(self._open_watches)
         finally:
             if self._own is not None:
                 await self._own.aclose()
@@ -572,8 +716,8 @@ def _check_is_watched(run: object) -> None:
 def _model_alone(model: str | None, **others: str | None) -> str:
     if others.pop("key") is not None and model is not None:
         raise InvalidRequestError(
-            "key= needs assistant_id= and thread_id=: responses cannot be listed, so a key could be found again only "
-            "in a journal, which asyncruns does not have yet"
+            "key= needs assistant_id= and thread_id=: responses cannot be listed, so none could be found by a key. "
+            "With Client(journal=...), a create that a crash cut off is not sent again"
         )
     if model is None or any(given is not None for given in others.values()):
         raise InvalidRequestError(
@@ -586,7 +730,8 @@ def _model_alone(model: str | None, **others: str | None) -> str:
 def _with_output_type(parameters: Mapping[str, Any], output_type: type[object] | None) -> RunParameters:
     if "output_type" in parameters:
         raise InvalidRequestError("Pass output_type as output_type=, not in the parameters")
-    return cast("RunParameters", with_response_format({**parameters, "output_type": output_type}))
+    given = {name: list(value) if isinstance(value, Iterator) else value for name, value in parameters.items()}
+    return cast("RunParameters", with_response_format({**given, "output_type": output_type}))
 
 
 def _parameters_of(model: str | None) -> tuple[Container[str], str]:

@@ -97,6 +97,9 @@ ANSWERED_BY: Final[Mapping[str, tuple[str, str]]] = {
     "tool_search_call": ("tool_search_output", "call_id"),
     "mcp_approval_request": ("mcp_approval_response", "approval_request_id"),
 }
+# Of the parameters and of their tools; a URL may have a key in it.
+# https://platform.openai.com/docs/guides/tools-connectors-mcp
+_SECRET_FIELDS: Final = ("authorization", "headers", "api_key", "api_base", "base_url", "server_url")
 _CREATE: Final = "/responses"
 _NAMED: Final = frozenset(ANSWERED_BY) - {"shell_call", "tool_search_call"}  # the server itself may answer these two
 _TEXTS: Final = frozenset({"function_call", "custom_tool_call", "local_shell_call"})  # their output may be any text
@@ -213,6 +216,14 @@ class ResponsesDialect(Dialect[ModelResponse]):
             replace(own, query=(*own.query, *number)),
         )
 
+    def carried_parameters(self) -> Mapping[str, Any] | None:
+        given = self._continue_with
+        if self._like is not None and (self._like.headers or self._like.query):
+            raise InvalidRequestError("the follow-ups of this response have headers or a query of their own")
+        if given is not None and (secret := _secret_in(given, given.get("tools"))):
+            raise InvalidRequestError(f"the parameters or the tools of this response have {secret!r}")
+        return given
+
     def refusal(self, request: Request, response: Response) -> Refusal:
         error = error_object(response)
         kind = refusal_kind(response, error)
@@ -304,6 +315,12 @@ def _unforced(choice: Any) -> Any:
     if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
         return {**choice, "mode": "auto"}
     return "auto"
+
+
+def _secret_in(given: Mapping[str, Any], tools: object) -> str:
+    """Return the first field that may hold a credential, as those of MCP servers do; "" if none does."""
+    listed = [given, *(tools if isinstance(tools, list) else [])]
+    return next((name for each in listed for name in _SECRET_FIELDS if _mapping(each).get(name)), "")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

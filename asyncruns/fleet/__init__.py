@@ -7,6 +7,7 @@ watch_handle `Watch`: what a caller holds of one run
 hub          what these two share: the task of the fleet, its runner and its outcomes
 runner       sends what the schedule plans, and receives the answers
 roster       the runs that the fleet knows, by their refs
+records      writes the watches of the fleet into a journal
 creates      creates the runs of `Fleet.run`; create_request is the type of its arguments
 permits      sends what the schedule does not plan within the same budget: creates, and the fetching of messages
 member       one run: executes the commands of its lifecycle; `member_host` is what it needs of the fleet

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 import anyio
@@ -18,10 +18,10 @@ import anyio.abc
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.abc import RunClient, Transport
-from asyncruns.errors import APIConnectionError, APIError
+from asyncruns.errors import APIConnectionError, APIError, JournalError, NotOwnerError
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.permits import Permits, PermittedTransport
-from asyncruns.resources.start_run import NewRun
+from asyncruns.resources.new_run import NewRun
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.open_watches import open_watches_of
@@ -35,6 +35,10 @@ DROPPED_AT_ONCE: Final = 64  # creates of the queue, in one pass of the loop, wh
 @runtime_checkable
 class CreatesRuns(RunClient[Any], Protocol):
     """A client that can create a run, as `Client` can."""
+
+    def _new_run_again(self, creating: Mapping[str, Any], options: SharedOptions, once: Transport) -> NewRun:
+        """Return the run that a journal says was asked for."""
+        ...
 
     def _new_run(self, options: SharedOptions, once: Transport, **arguments: Any) -> NewRun:
         """Return the run that is to be created; `Client.run` describes the arguments."""
@@ -52,6 +56,10 @@ class CreateHost(Protocol):
 
     def cancel_created(self, member: Member) -> None:
         """Cancel such a run."""
+        ...
+
+    def created_late(self, member: Member) -> None:
+        """Note that a run was created for a member that is not watched any more; it has the ref."""
         ...
 
     def moved(self) -> None:
@@ -105,7 +113,10 @@ class PendingRun:
             self.is_lost = True
 
         watches = open_watches_of(self.new.client)
-        return await self.new.create(CreateGuard(watches, late=keep, lost=lost, cancels=cancels))
+        guard = CreateGuard(
+            watches, late=keep, lost=lost, cancels=cancels, recorder=self.member.recorder, sender=self.sender
+        )
+        return await self.new.create(guard)
 
 
 class Creates:
@@ -123,16 +134,22 @@ class Creates:
         self._permits = permits
         self._cancels = cancels
         self._has_room = has_room
+        self._unwritten: OrderedDict[Member, PendingRun] = OrderedDict()  # a journal does not have them yet
         self._queue: OrderedDict[Member, PendingRun] = OrderedDict()
         self._begun: dict[Member, PendingRun] = {}
 
     def __iter__(self) -> Iterator[PendingRun]:
         """Iterate over the runs that are not created yet."""
-        yield from (*self._queue.values(), *self._begun.values())
+        yield from (*self._unwritten.values(), *self._queue.values(), *self._begun.values())
 
     @property
     def waiting(self) -> int:
         """Number of creates that have not begun."""
+        return len(self._unwritten) + len(self._queue)
+
+    @property
+    def ready(self) -> int:
+        """Number of creates that may begin."""
         return len(self._queue)
 
     @property
@@ -140,14 +157,31 @@ class Creates:
         """Number of creates that have begun."""
         return len(self._begun)
 
-    def add(self, pending: PendingRun) -> None:
-        """Add a create."""
-        self._queue[pending.member] = pending
+    def add(self, pending: PendingRun, *, is_written: bool) -> None:
+        """Add a create; unless it is written in a journal, it may begin only when that has it."""
+        (self._queue if is_written else self._unwritten)[pending.member] = pending
         self._host.moved()
+
+    def may_begin(self, member: Member) -> None:
+        """Note that a journal has the create of a member's run."""
+        pending = self._unwritten.pop(member, None)
+        if pending is not None:
+            self._queue[member] = pending
+            self._host.moved()
+
+    def unwritten(self, member: Member, error: JournalError) -> None:
+        """Note that a journal does not take the create of a member's run; it is given up after `max_outage`."""
+        pending = self._unwritten.get(member)
+        if pending is None:
+            return
+        longest = member.machine.policy.max_outage
+        if isinstance(error, NotOwnerError) or (longest is not None and loop_time() >= pending.began + longest):
+            del self._unwritten[member]
+            self._failed(pending, error)
 
     def of(self, member: Member) -> PendingRun | None:
         """Return the create of a member's run; None if there is none, or not any more."""
-        return self._begun.get(member) or self._queue.get(member)
+        return self._begun.get(member) or self._queue.get(member) or self._unwritten.get(member)
 
     def begin_now(self, pending: PendingRun, group: anyio.abc.TaskGroup) -> None:
         """Begin a create that needs no permit, such as one whose answer is a stream that is open already."""
@@ -168,9 +202,15 @@ class Creates:
         self._has_room()
 
     def _drop(self) -> None:
-        for _ in range(min(len(self._queue), DROPPED_AT_ONCE)):
-            _, pending = self._queue.popitem(last=False)
+        for _ in range(min(self.waiting, DROPPED_AT_ONCE)):
+            _, pending = (self._queue or self._unwritten).popitem(last=False)
+            self._leave_to_others(pending)
             self._failed(pending, None)
+
+    def _leave_to_others(self, pending: PendingRun) -> None:
+        """Leave the create to the process that resumes what this fleet leaves, if there is a journal."""
+        if pending.member.recorder is not None and not self._cancels:
+            pending.member.recorder.is_left = True
 
     async def _create(self, pending: PendingRun) -> None:
         pending.task = asyncio.current_task()
@@ -226,6 +266,8 @@ class Creates:
     async def _given_up(self, pending: PendingRun) -> None:
         """Do what the fleet does with a run that was created although its watch was cancelled, or the fleet left."""
         if pending.late is None:
+            if self._host.is_left:
+                self._leave_to_others(pending)
             cause = None
             if pending.is_lost:
                 what = "was being created" if pending.member.stream is None else "had not been named by its stream"
@@ -239,6 +281,7 @@ class Creates:
         else:
             member = pending.member
             member.ref = pending.new.client.dialect.identify(pending.late, {})
+            self._host.created_late(member)
             FLEET_LOG.warning(
                 "The run %s was being created when its watch ended; it goes on at the server",
                 on_one_line(str(member.ref)),
@@ -248,7 +291,7 @@ class Creates:
 
     def give_up(self, member: Member) -> None:
         """Create the run of a member no more; if its create was sent already, its answer is still awaited."""
-        pending = self._queue.pop(member, None)
+        pending = self._queue.pop(member, None) or self._unwritten.pop(member, None)
         if pending is not None:
             wake(pending.answered)
             return

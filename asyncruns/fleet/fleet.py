@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Unpack, cast, overload
 
-from asyncruns.abc import AsyncOnly, HasId, RunClient
+from msgspec import UNSET, UnsetType
+
+from asyncruns.abc import AsyncOnly, HasId, Journal, RunClient
 from asyncruns.dialects.given import check_client, with_own_id
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import check_budget
 from asyncruns.fleet.create_request import ARGUMENTS, CreateOptions, CreateRequest
-from asyncruns.fleet.hub import Hub
+from asyncruns.fleet.hub import Hub, check_own_options
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS
 from asyncruns.fleet.statistics import Statistics, statistics_of
 from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
+from asyncruns.lifecycle.records import Wish, ref_of
 from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.webhooks import WebhookEvent
 from asyncruns.streams.event_stream import EventStream
+from asyncruns.watch.handover import token_alone
+from asyncruns.watch.logs import FLEET_LOG, warn_of_unresumed
 from asyncruns.watch.observers import Observer
+from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.recorder import checked_journal
 from asyncruns.wire import Run
 from asyncruns.wire.codec import Object
 
@@ -83,6 +90,14 @@ class Fleet(AsyncOnly, Generic[R]):
 
             "leave" and "cancel" wait at most 2 s for observers. A warning is logged if not all of them could be called.
             `Client.close` waits for a fleet that is being left.
+        journal: A journal that was opened, such as `SQLiteJournal(path)`: each run that is watched is written down soon
+            after it was added (see `Watch.recorded`), and each call before it begins, so that another process can
+            `resume` what this one leaves when it dies. That `run` is asked for one is written down before anything is
+            sent. A watch with `observe_only` is not written down. A run that is watched several times is written down
+            once, with the label of the first watch. An outcome is forgotten when it was delivered: when `on_outcome` or
+            `on_terminal` has returned, a caller got it by awaiting the watch, or a reader of the fleet has taken its
+            next step. One that needs its caller is kept until its run ends, or `Watch.cancel`. By default the journal
+            of the client, if it has one; None for none.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`, `label`,
             `output_type`, `on_lost_submit`, `on_event`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all
@@ -100,6 +115,7 @@ class Fleet(AsyncOnly, Generic[R]):
         max_in_flight: int = 64,
         on_outcome: Observer | None = None,
         on_exit: Literal["drain", "leave", "cancel"] = "drain",
+        journal: Journal | UnsetType | None = UNSET,
         **options: Unpack[SharedOptions],
     ) -> None:
         check_watch_options(options, SharedOptions, whose="This fleet", others=OPTIONS_OF_FLEETS)
@@ -115,6 +131,7 @@ class Fleet(AsyncOnly, Generic[R]):
             max_in_flight=max_in_flight,
             on_outcome=on_outcome,
             on_exit=on_exit,
+            journal=checked_journal(open_watches_of(client).journal if isinstance(journal, UnsetType) else journal),
             options=options,
         )
 
@@ -168,6 +185,11 @@ class Fleet(AsyncOnly, Generic[R]):
 
     @overload
     def watch(
+        self, *, token: str, client: RunClient[Any] | None = None, **options: Unpack[SharedOptions]
+    ) -> Watch[Any]: ...
+
+    @overload
+    def watch(
         self, run: EventStream[T, Any], *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]
     ) -> Watch[T]: ...
 
@@ -194,6 +216,7 @@ class Fleet(AsyncOnly, Generic[R]):
         run_id: str | None = None,
         response_id: str | None = None,
         batch_id: str | None = None,
+        token: str | None = None,
         client: RunClient[Any] | None = None,
         **options: Unpack[SharedOptions],
     ) -> Watch[Any]:
@@ -219,6 +242,10 @@ class Fleet(AsyncOnly, Generic[R]):
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.
             batch_id: The batch, when `run` is not given. An id that begins with "msgbatch_" is of a message batch.
+            token: What `token` of a watch or of an outcome returned, to go on with that watch, perhaps of another
+                process; see `RunWatcher.token`. The label is that of the other watch. It is claimed in the background:
+                until then `ref` has no ids (see `Watch.created`). If a living process watches the run, or the journal
+                does not have the watch, the outcome is `GaveUp` with `Reason.TAKEN_OVER`, and its `cause` says which.
             client: The client for this run, instead of the fleet's: another client, such as `Client.anthropic()` for a
                 message batch, or for a response `client.responses.continued(parameters)`. All share one budget.
             **options: As for the fleet, for this run only. `max_concurrent_calls` applies in addition to the fleet's; a
@@ -229,10 +256,70 @@ class Fleet(AsyncOnly, Generic[R]):
                 entered, was left, or was entered in another event loop. From another thread, use
                 `loop.call_soon_threadsafe(fleet.watch, run)`.
         """
+        if token is not None:
+            given = {"thread_id": thread_id, "run_id": run_id, "response_id": response_id, "batch_id": batch_id}
+            token_alone(token, run=run, **given)
+            return Watch(self._hub, *self._hub.go_on(token, client, options))
         ids = {"thread_id": thread_id, "run_id": run_id}
         run = with_own_id(run, response_id, batch_id, **ids)
         member, listener = self._hub.add_run(run, ids, client, options)
         return Watch(self._hub, member, listener)
+
+    async def resume(
+        self,
+        *,
+        context_factory: Callable[[RunRef, Any], object] | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> list[Watch[Any]]:
+        """Watch the runs again that processes which have ended had left in the journal; return their watches.
+
+        Each has its label again. It is polled once, and goes on from what the server shows:
+
+        - Outputs that were recorded are submitted, if the run still asks for them; no call runs for them.
+        - A call that had begun, and has no output, is treated as its tool says: see `if_interrupted` of `Toolset`. The
+          calls of a handler are answered with an error that says that the outcome is not known.
+        - An outcome that was not delivered is delivered, perhaps a second time.
+        - For a response, an earlier process may have ended while outputs were being submitted. Then the outcome is
+          `GaveUp` with `Reason.SUBMIT_LOST`, unless `on_lost_submit` is "resend".
+        - A run that `run` was asked for, and that was not created, is created as it was asked for; what was created of
+          it is found, after 5 s for what may be in transit. Its ref has no ids until then. A response cannot be found:
+          if its create was about to be sent, the outcome is `GaveUp` with `Reason.NOT_CREATED`, and an
+          `APIConnectionError` as its `cause`, unless `on_lost_submit` is "resend".
+
+        What cannot be written down, such as tools and handlers, is that of this fleet. The time of a watch, and
+        `max_rounds`, count anew. Runs that another living process watches are left to it; one that the client cannot
+        watch, such as a response with a client for batches, stays in the journal, and a warning is logged. Safe to
+        cancel: the watches that were taken up go on.
+
+        Args:
+            context_factory: Called with the ref and the label of each; returns its `context`. The ref of a run that is
+                still to be created has no ids.
+            **options: As for `watch`, for all of them.
+
+        Raises:
+            InvalidRequestError: The fleet has no journal, or is not running; or an option is invalid.
+            JournalError: The journal could not be read.
+        """
+        self._hub.check_goes_on()
+        check_own_options(options)
+        records = self._hub.runner.records
+        if records is None:
+            raise InvalidRequestError("This fleet has no journal to resume from: Fleet(client, journal=...)")
+        watches: list[Watch[Any]] = []
+        with self._hub.adding():
+            async with records.resuming(await records.claim()) as claimed:
+                for record in claimed:
+                    self._hub.check_goes_on()
+                    own: SharedOptions = options
+                    if context_factory is not None:
+                        own = {**options, "context": context_factory(ref_of(record), record.label)}
+                    try:
+                        watches.append(Watch(self._hub, *self._hub.resume(record, own)))
+                    except InvalidRequestError as error:
+                        warn_of_unresumed(FLEET_LOG, ref_of(record), error)
+                    if len(watches) % ADDED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+        return watches
 
     async def add_many(
         self,
@@ -256,6 +343,8 @@ class Fleet(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: An item is not a run, or the fleet was left in the meantime; the runs before it were
                 added.
+            JournalError: The fleet has a journal, and not all watches could be written; they go on, and this is tried
+                again.
         """
         if isinstance(runs, str | bytes | Mapping) or not isinstance(runs, Iterable | AsyncIterable):
             raise InvalidRequestError(
@@ -275,6 +364,8 @@ class Fleet(AsyncOnly, Generic[R]):
                     # Before the next run is taken, not before it is added: it may be created by being taken.
                     if added != last:
                         await self._hub.room_below(at_most)
+            if self._hub.runner.records is not None:
+                await self._hub.runner.records.all_added()
         return added
 
     # Creating runs
@@ -330,6 +421,10 @@ class Fleet(AsyncOnly, Generic[R]):
         warning names it. "drain" waits for the creates, and then for their runs; otherwise, creates that were not sent
         yet finish as `GaveUp` when the fleet is left.
 
+        With a journal, nothing is sent before that has what it takes to ask for the run again: see `Client.run`. If it
+        cannot be written for `max_outage`, the outcome is `GaveUp` with `Reason.NOT_CREATED`. What is left with "leave"
+        before its run exists is created by `resume`.
+
         Args:
             message: As for `Client.run`.
             client: The `Client` that creates and watches this run, instead of the fleet's; of the same server.
@@ -373,6 +468,8 @@ class Fleet(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: A request is invalid (the message has its number), or the fleet was left in the
                 meantime; the requests before it go on.
+            JournalError: The fleet has a journal, and not all requests could be written; they go on, and this is tried
+                again.
         """
         if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable | AsyncIterable):
             raise InvalidRequestError(
@@ -392,6 +489,8 @@ class Fleet(AsyncOnly, Generic[R]):
                         raise InvalidRequestError(f"Request {count} is invalid: {error}") from error
                     if count % ADDED_AT_ONCE == 0:
                         await asyncio.sleep(0)
+            if self._hub.runner.records is not None:
+                await self._hub.runner.records.all_added()
         return count
 
     @contextlib.contextmanager
@@ -429,26 +528,57 @@ class Fleet(AsyncOnly, Generic[R]):
         at a tenth of the usual pace then, until it sees an end whose webhook does not come within 10 s. So pass all
         events, also repeats, and those of runs that have ended.
 
+        A run that this fleet does not watch may be watched by another process that has the same journal: that is asked
+        in the background to poll it. So a webhook may arrive at any worker.
+
         Args:
-            run: The run in any form that `RunRef.of` takes, or its id; or the event of a webhook about it.
+            run: The run in any form that `RunRef.of` takes, or its id; or the event of a webhook about it. Other
+                processes are not asked about an id alone.
 
         Returns:
-            Whether the fleet is watching the run.
+            Whether this fleet is watching the run.
 
         Raises:
             InvalidRequestError: This is none of these; or the fleet was not entered, or was left, or was
                 entered in another event loop.
         """
         self._hub.check_goes_on()
-        if isinstance(run, WebhookEvent):
-            if run.ref is None:
-                return False
-            if run.is_end:
-                return self._hub.runner.announced(run.ref)
-            run = run.ref
-        member = self._hub.runner.roster.watched(run if isinstance(run, str) else RunRef.of(run))
-        if member is not None:
+        runner = self._hub.runner
+        ref = run.ref if isinstance(run, WebhookEvent) else run if isinstance(run, str) else RunRef.of(run)
+        if ref is None:  # an event about something else
+            return False
+        member = runner.roster.watched(ref)
+        if isinstance(run, WebhookEvent) and run.is_end and isinstance(ref, RunRef):
+            runner.announced(ref)
+        elif member is not None:
             member.poll_now()
+        if member is None and isinstance(ref, RunRef):
+            runner.ask(ref, Wish.POLL)
+        return member is not None
+
+    def cancel_run(self, run: object) -> bool:
+        """Ask the server to cancel a run, as `Watch.cancel_run` does, whichever process watches it. Does not wait.
+
+        A run that this fleet does not watch may be watched by another process that has the same journal: that is asked
+        in the background. To cancel a run that nothing watches, use the client.
+
+        Args:
+            run: The run in any form that `RunRef.of` takes, or its id. Other processes are not asked about an id alone.
+
+        Returns:
+            Whether this fleet is watching the run.
+
+        Raises:
+            InvalidRequestError: This is none of these; or the fleet was not entered, or was left, or was
+                entered in another event loop.
+        """
+        self._hub.check_goes_on()
+        runner, ref = self._hub.runner, run if isinstance(run, str) else RunRef.of(run)
+        member = runner.roster.watched(ref)
+        if member is not None:
+            member.grant(Wish.CANCEL)
+        elif isinstance(ref, RunRef):
+            runner.ask(ref, Wish.CANCEL)
         return member is not None
 
     # Outcomes
@@ -471,6 +601,7 @@ class Fleet(AsyncOnly, Generic[R]):
         async with contextlib.aclosing(self._hub.outcomes.read(self._hub.goes_on)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
+        await self._hub.write_delivered()
         if self._hub.task.is_done:
             self._hub.task.raise_failure()
 

@@ -102,7 +102,9 @@ class GroupWatch:
         options: dict[str, Any] = {name: value for name, value in self._options.items() if name != "on_exit"}
         on_exit: Literal["cancel", "drain"] = "cancel" if self._options.get("on_exit") == "cancel" else "drain"
         try:
-            async with Fleet(self._batches.alone, on_exit=on_exit, **cast("SharedOptions", options)) as fleet:
+            async with Fleet(
+                self._batches.alone, on_exit=on_exit, journal=None, **cast("SharedOptions", options)
+            ) as fleet:
                 for place in sorted(set(range(len(self._group.parts))) - set(self._waiting)):
                     batch = cast("Batch", self._group.parts[place].batch)
                     # By its id: observers must not see the status that was stored, as if it were new.

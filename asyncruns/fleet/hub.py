@@ -15,8 +15,8 @@ import anyio
 from msgspec import UNSET, UnsetType
 
 from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting, wake
-from asyncruns.abc import MultiWireClient, RunClient
-from asyncruns.errors import InvalidRequestError
+from asyncruns.abc import Journal, MultiWireClient, RunClient
+from asyncruns.errors import APIConnectionError, InvalidRequestError, JournalError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.creates import CreatesRuns, PendingRun
 from asyncruns.fleet.listener import Listener
@@ -27,13 +27,17 @@ from asyncruns.fleet.permits import PermittedTransport
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS, FleetSettings
 from asyncruns.lifecycle import RunRef
-from asyncruns.resources.start_run import NewRun
+from asyncruns.lifecycle.records import WatchRecord, ref_of
+from asyncruns.resources.new_run import NewRun
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.watch.create_guard import CreateGuard
+from asyncruns.watch.handover import Token, check_has_journal, token_in
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, keeps_open_watches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
+from asyncruns.watch.recorder import begun_now, check_label, record_of, record_privately
 
 R = TypeVar("R")
 
@@ -64,6 +68,7 @@ class Hub(Generic[R]):
         max_in_flight: int,
         on_outcome: Observer | None,
         on_exit: Literal["drain", "leave", "cancel"],
+        journal: Journal | None,
         options: SharedOptions,
     ) -> None:
         self._client = client
@@ -72,13 +77,16 @@ class Hub(Generic[R]):
         self._on_exit = on_exit
         self._per_second = math.inf if requests_per_second is None else requests_per_second
         self._observers = Observers()
-        self.outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)
+        self.outcomes: Outcomes[R] = Outcomes(
+            self._observers, on_outcome, lambda member, outcome: self.runner.delivered(member, outcome)
+        )
         budget = Budget(requests_per_second, max_in_flight)
         self.runner: Runner = Runner(
             budget,
             on_end=self.outcomes.note,
             on_begun=self.outcomes.wake_all,
             keeps_unfinished=on_exit == "cancel",
+            journal=journal,
         )
         self._adding: list[asyncio.Task[Any] | None] = []  # the tasks that add runs
         self._leaving: asyncio.Task[Any] | None = None  # the task that leaves: it adds no more
@@ -183,9 +191,16 @@ class Hub(Generic[R]):
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(outlasting, self._observers.run, group.cancel_scope)
+                records = self.runner.records
+                if records is not None:
+                    group.start_soon(outlasting, records.run, group.cancel_scope)
                 await self.runner.run(begun)
                 with anyio.move_on_after(OBSERVER_GRACE_S):
                     await self._observers.drained(OBSERVER_GRACE_S)
+                if records is not None:
+                    with anyio.move_on_after(OBSERVER_GRACE_S):
+                        records.leave()
+                        await records.written()
                 group.cancel_scope.cancel()
         finally:
             self._observers.warn_of_waiting()
@@ -228,12 +243,7 @@ class Hub(Generic[R]):
         self.check_goes_on()
         if self.runner.is_left:
             raise InvalidRequestError(LEFT)
-        if client is None:
-            client = self._client if self._speaks is None else self._speaks(run)
-        else:
-            self._register(client)
-            if isinstance(client, MultiWireClient):
-                client = client.for_run(run)
+        client = self._chosen(client, run)
         run = client.dialect.given(run)
         named = {name: id_ for name, id_ in ids.items() if id_ is not None}
         if isinstance(run, EventStream):
@@ -251,6 +261,111 @@ class Hub(Generic[R]):
         if not member.is_watched:
             self.runner.add_member(member, given)
         return member, listener
+
+    def go_on(self, text: object, client: RunClient[Any] | None, options: SharedOptions) -> tuple[Member, Listener]:
+        """Go on with the watch of a token; `Fleet.watch` describes the arguments, and `add_run` what is raised."""
+        self.check_goes_on()
+        token = token_in(text)
+        is_observer = self._settings.with_own(options).get("observe_only")
+        if is_observer or self.runner.roster.watched(token.ref) is not None:  # it only names the run
+            return self.add_run(token.ref, {}, client, options)
+        if self.runner.is_left:
+            raise InvalidRequestError(LEFT)
+        records = self.runner.records
+        check_has_journal(token, None if records is None else records.journal)
+        client = self._chosen(client, token.run)
+        client.dialect.identify(token.ref, {})
+        check_own_options(options)
+        own: SharedOptions = {**options, "label": None if token.record is None else token.record.label}
+        context = self._current_context()
+        member = self._member_of(client, RunRef(client.dialect.name, ()), own, context)
+        listener = self._listener_of(options, context, None)
+        member.add_listener(listener)
+        new = NewRun(client, lambda guard: self._claimed(member, token))
+        self.runner.add_named(PendingRun(member, new, None))
+        return member, listener
+
+    async def _claimed(self, member: Member, token: Token) -> RunRef:
+        """Return the run that the watch of a token is at, once it is ours."""
+        if self.runner.records is not None:
+            try:
+                await self.runner.records.go_on(member, token)
+            except JournalError:
+                member.ref = token.ref  # so that its outcome names it
+                raise
+        else:
+            member.recorder = await record_privately(begun_now(token.record or record_of(token.ref, None)))
+        if member.recorder is None:
+            return token.ref
+        member.label = member.recorder.record.label
+        return ref_of(member.recorder.record)
+
+    def _chosen(self, client: RunClient[Any] | None, run: object) -> RunClient[Any]:
+        """Return the client for a run: the fleet's, if none is given."""
+        if client is None:
+            return self._client if self._speaks is None else self._speaks(run)
+        self._register(client)
+        return client.for_run(run) if isinstance(client, MultiWireClient) else client
+
+    def resume(self, record: WatchRecord, options: SharedOptions) -> tuple[Member, Listener]:
+        """Go on with a watch that another process has left in the journal; `Fleet.resume` describes the options."""
+        self.check_goes_on()
+        if record.ref is None:
+            return self._resume_create(record, options)
+        ref = RunRef.of(record.ref)
+        client = self._client if self._speaks is None else self._speaks(ref)
+        client.dialect.identify(ref, {})
+        context = self._current_context()
+        member = self.runner.roster.find(ref)
+        is_new = member is None
+        if member is None:
+            member = self._member_of(client, ref, {**options, "label": record.label}, context)
+        elif not member.is_recorded:
+            raise InvalidRequestError("This fleet watches it with observe_only: cancel that watch first")
+        listener = self._listener_of(options, context, None)
+        member.add_listener(listener)
+        if is_new:
+            self.runner.resume(member, record)
+        elif self.runner.records is not None:
+            self.runner.records.claimed(member, record)
+        return member, listener
+
+    def _resume_create(self, record: WatchRecord, options: SharedOptions) -> tuple[Member, Listener]:
+        creator: RunClient[Any] = self._client
+        if not isinstance(creator, CreatesRuns):
+            raise InvalidRequestError(f"It is to be created, and a {type(creator).__name__} creates no runs")
+        sender = PermittedTransport(creator, self.runner.permits)
+        if record.creating is None:
+            new = NewRun(creator, _cannot_ask_again)
+        else:
+            new = creator._new_run_again(record.creating, self._settings.with_own(options), sender)
+        context = self._current_context()
+        ref = RunRef(new.client.dialect.name, ())
+        member = self._member_of(new.client, ref, {**options, "label": record.label}, context)
+        listener = self._listener_of(options, context, None)
+        member.add_listener(listener)
+        self.runner.resume_create(PendingRun(member, new, sender), record)
+        return member, listener
+
+    async def recorded(self, member: Member) -> None:
+        """Wait until the journal has the watch of a member; returns at once without a journal. Safe to cancel."""
+        cause = None if member.outcome is None or member.recorder is not None else member.outcome.cause
+        if isinstance(cause, JournalError):  # it was to go on from a token
+            raise cause
+        if self.runner.records is not None and member.recorder is not None:
+            await self.runner.records.added(member.recorder.key)
+
+    async def acknowledge(self, member: Member) -> None:
+        """Note that the outcome of a member was delivered; after the fleet was left, write that at once."""
+        self.outcomes.delivered(member)
+        await self.write_delivered()
+
+    async def write_delivered(self) -> None:
+        """Write which outcomes were delivered, if the fleet was left, so that nothing else does. Safe to cancel."""
+        records = self.runner.records
+        if records is not None and self.task.is_done:
+            with contextlib.suppress(JournalError):  # it is delivered again then
+                await records.write_delivered()
 
     def _add_stream(
         self, stream: EventStream[Any, Any], ids: Mapping[str, str], client: RunClient[Any], options: SharedOptions
@@ -270,17 +385,23 @@ class Hub(Generic[R]):
         begin = partial(following.begin, ids, None if isinstance(timeout, UnsetType) else timeout)
         cancels = self._on_exit == "cancel"  # then leaving waits for the name of the run
         new = NewRun(client, lambda guard: guard.keep(begin()) if cancels else begin())
-        self.runner.add_stream(PendingRun(member, new, None))
+        self.runner.add_named(PendingRun(member, new, None))
         return member, listener
 
     def _member_of(
         self, client: RunClient[Any], ref: RunRef, options: SharedOptions, context: contextvars.Context
     ) -> Member:
-        label = self._settings.with_own(options).get("label")
+        given = self._settings.with_own(options)
+        label = given.get("label")
+        records = self.runner.records if not given.get("observe_only") else None
+        if records is not None:
+            check_label(label)
         own: SharedOptions = options.copy()
         own.pop("label", None)  # runs that have nothing but a label of their own share their settings
         policy, answerers = self._settings.of(own, client.dialect)
-        return Member(self.runner, client, ref, policy, answerers, context, label)
+        member = Member(self.runner, client, ref, policy, answerers, context, label)
+        member.is_recorded = records is not None
+        return member
 
     def _listener_of(self, options: SharedOptions, context: contextvars.Context, shared: Listener | None) -> Listener:
         observers = self._settings.observers(options)
@@ -325,7 +446,8 @@ class Hub(Generic[R]):
         member = self._member_of(new.client, RunRef(new.client.dialect.name, ()), options, context)
         listener = self._listener_of(options, context, shared)
         member.add_listener(listener)
-        self.runner.add_create(PendingRun(member, new, sender))
+        creating = new.to_ask_again() if member.is_recorded and new.to_ask_again is not None else None
+        self.runner.add_create(PendingRun(member, new, sender), creating)
         return member, listener
 
     def _current_context(self) -> contextvars.Context:
@@ -349,9 +471,16 @@ class Hub(Generic[R]):
         if not member.listeners:
             self.runner.creates.give_up(member)
             self.runner.discard(member)
+            if self.runner.records is not None:
+                self.runner.records.forget(member)
             self.runner.progress.changed(member.machine.counts, None)
             self.outcomes.wake_all()
         listener.cancel()
+
+    def forget(self, member: Member) -> None:
+        """Forget the watch of a member in the journal; its run needs the caller, who does not want it."""
+        if self.runner.records is not None and not member.is_watched:
+            self.runner.records.forget(member)
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
@@ -414,6 +543,14 @@ class Hub(Generic[R]):
             self.task.raise_failure()
         if not self.is_running:
             raise InvalidRequestError(LEFT)
+
+
+async def _cannot_ask_again(guard: CreateGuard) -> Any:
+    begun = guard.recorder is not None and bool(guard.recorder.record.submitting)
+    said = "It may exist" if begun else "Nothing was sent"
+    raise APIConnectionError(
+        f"The codec of the journal has dropped what it takes to ask for the run. {said}; ask for it again", sent=begun
+    )
 
 
 def check_own_options(options: SharedOptions) -> None:

@@ -48,6 +48,7 @@ class Listener:
         owners: tuple[object, ...],
         *,
         holds_end: bool = False,
+        then: Callable[[], object] | None = None,
     ) -> None:
         """Pass an event on to the reader, to the observers, and to the caller that awaits the watch.
 
@@ -56,6 +57,7 @@ class Listener:
             notified: The observers that were called by other watches of the run, with their options; ours are added.
             owners: The objects that the observers work for, the run first.
             holds_end: Whether subscribers are told of this end later, after the rest of the text.
+            then: Called when `on_terminal` has returned.
         """
         if self._feed is not None:
             self._feed.put(event)
@@ -64,7 +66,8 @@ class Listener:
         for observer, value, name in calls_for(event, self._observers) if self._observers else ():
             if (observer, name) not in notified:
                 notified.append((observer, name))
-                self._queue.put(observer, value, name, of=owners[0], context=self.context, owners=owners)
+                done = then if name == "on_terminal" else None
+                self._queue.put(observer, value, name, of=owners[0], context=self.context, owners=owners, then=done)
         if isinstance(event, Ended) and self._ended is not None:
             self._ended.set()
 

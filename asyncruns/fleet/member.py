@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
-from asyncruns.errors import InvalidRequestError
+from asyncruns.errors import InvalidRequestError, JournalError
 from asyncruns.fleet.announcements import SLOWER
 from asyncruns.fleet.collective import Collective
 from asyncruns.fleet.listener import Listener
@@ -42,11 +42,15 @@ from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.lifecycle.progress import AT_WORK
+from asyncruns.lifecycle.records import Wish
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
+from asyncruns.watch.handover import HandedOver, handed_over
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import E, Ended, Observer, stamped
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
+from asyncruns.watch.recorded_end import recorded_end
+from asyncruns.watch.recorder import WatchRecorder
 from asyncruns.wire.shown_text import on_one_line
 
 
@@ -73,11 +77,13 @@ class Member(Slot):
         outcome: How the watch finished, the last time that it did.
         context: The argument of the same name, as is `label`.
         is_broken: Whether the watch finished because of an unexpected error.
+        is_recorded: Whether a journal has its watch, or is to have it; not if another process answers its calls.
         is_watched: Whether the fleet is watching it, or creates it: it has neither finished nor been discarded.
         stream: Reads the streams of the run; None if it is only polled.
         collective: Polls it together with others; None if its server has nothing for that.
         weight: Number of members that its last poll showed, itself included.
         discarded_at: When a poll in flight was discarded the last time.
+        recorder: Writes into the journal what its watch must not lose; None without a journal.
         successor: The member that watches its run in its place, if the run that was to be created was watched already.
     """
 
@@ -96,12 +102,14 @@ class Member(Slot):
         "discarded_at",
         "due_at",
         "is_broken",
+        "is_recorded",
         "is_watched",
         "label",
         "listeners",
         "machine",
         "outcome",
         "polls",
+        "recorder",
         "ref",
         "stream",
         "successor",
@@ -137,12 +145,14 @@ class Member(Slot):
         self.due_at: float = 0.0
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken: bool = False
+        self.is_recorded: bool = False
         self.is_watched: bool = False
         self.stream: MemberStream | None = None
         self.successor: Member | None = None
         self.collective: Collective[Any] | None = None
         self.weight: int = 1
         self.discarded_at: float = -math.inf
+        self.recorder: WatchRecorder | None = None
 
     @property
     def refs(self) -> tuple[RunRef, ...]:
@@ -174,7 +184,7 @@ class Member(Slot):
     def may_go_on(self) -> bool:
         """Whether the run may go on although its watch has finished."""
         end = self.machine.end
-        is_there = end is not None and end.reason not in (Reason.NOT_FOUND, Reason.GONE)
+        is_there = end is not None and end.reason not in (Reason.NOT_FOUND, Reason.GONE, Reason.TAKEN_OVER)
         return is_there and not self.is_finished
 
     @property
@@ -229,6 +239,10 @@ class Member(Slot):
         """Pass no more events on to a watch; if it was the last one, the caller must discard the member."""
         self.listeners = tuple(other for other in self.listeners if other is not listener)
 
+    def resume(self, refs: tuple[RunRef, ...]) -> None:
+        """Note the refs of all its runs, before it begins: another process watched them."""
+        self._earlier = refs[:-1]
+
     def begin(self, given: Snapshot[Any] | None) -> None:
         """Start to watch, from the state of the caller's object if there is one; or resume a discarded member."""
         self.is_watched = True
@@ -256,6 +270,13 @@ class Member(Slot):
         self.due_at = min(self.due_at, now)  # it may be due already
         self._host.schedule.poll_first(self, now)
         self._host.moved()
+
+    def grant(self, wish: Wish) -> None:
+        """Do what another process asks of the watch."""
+        if wish is Wish.POLL:
+            self.poll_now()
+        elif not self.is_finished:
+            self.receive_safely(ev.CancelAsked(loop_time()))
 
     def announced(self, ref: RunRef) -> None:
         """Poll at once, because a webhook came about the run or one before it."""
@@ -354,7 +375,8 @@ class Member(Slot):
         if self.is_watched and self.listeners:
             self._started = since
             self.is_broken = True
-            self._finish(End(kind=EndKind.GAVE_UP, snapshot=None, reason=Reason.NOT_CREATED, cause=error))
+            reason = Reason.TAKEN_OVER if isinstance(error, JournalError) and self.ref.ids else Reason.NOT_CREATED
+            self._finish(End(kind=EndKind.GAVE_UP, snapshot=None, reason=reason, cause=error))
 
     # Events
 
@@ -469,7 +491,16 @@ class Member(Slot):
         if self.is_watched:
             self._host.renamed(self)
         if self.outcome is not None:
-            self.outcome = replace(self.outcome, ref=ref, refs=self.refs)
+            handed = None if self.is_over else self.handed_over(self.machine.end)
+            self.outcome = replace(self.outcome, ref=ref, refs=self.refs, _handed=handed)
+
+    def handed_over(self, end: End | None) -> HandedOver | None:
+        """Return what a token of the watch needs to know, if it is ours; `end` is how it finished, if it has."""
+        if self.recorder is None:
+            if end is not None and end.reason is Reason.TAKEN_OVER:  # it was to go on from a token
+                return None
+            return handed_over("", self.machine, end)
+        return self.recorder.handed_over(self.machine, end)
 
     # Commands
 
@@ -500,6 +531,8 @@ class Member(Slot):
             case do.Submit(answers, snapshot, keep):
                 self._submit_landed_at = math.inf
                 request = self.client.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
+                if self.recorder is not None:
+                    self.recorder.will_submit(answers)
                 host.schedule.change(self, (request, Asked.SUBMIT))
             case do.Cancel():
                 host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
@@ -527,10 +560,14 @@ class Member(Slot):
         if self._answering is None:
             owners = (*self.owners, ANSWERING)
             self._answering = self._answerers.begin(self.receive_safely, self._notify, owners, self.context)
+        if self.recorder is not None:
+            self._answering.record_with(self.recorder)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
 
     def _finish(self, end: End) -> None:
+        if self.recorder is not None and end.reason in (Reason.NOT_FOUND, Reason.GONE):
+            end = recorded_end(self.recorder.record, self.client) or end
         self.outcome = outcome_of(
             end,
             self.ref,
@@ -544,6 +581,7 @@ class Member(Slot):
             cancel_error=self.machine.cancel_error,
             label=self.label,
             output_type=self._answerers.output_type,
+            handed=self.handed_over,
         )
         if not self.listeners:  # discarded
             return
@@ -571,11 +609,14 @@ class Member(Slot):
         return stamped(event, self.ref, self._answerers.context)
 
     def _deliver(self, event: Notice | Ended[Any]) -> None:
+        then = None
+        if self.recorder is not None and isinstance(event, Ended):
+            then = partial(self._host.delivered, self, event.outcome)
         # An observer of the whole fleet is called once for all watches of the run.
         notified: list[tuple[Observer, str]] = []
         holds_end = self.stream is not None and isinstance(event, Ended)
         for listener in self.listeners:
-            listener.deliver(event, notified, self.owners, holds_end=holds_end)
+            listener.deliver(event, notified, self.owners, holds_end=holds_end, then=then)
 
     def check_accepts_events(self) -> None:
         """Check that the watch is active or can be reopened.

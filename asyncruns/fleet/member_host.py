@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anyio.abc import TaskGroup
 
@@ -13,6 +13,7 @@ from asyncruns.fleet.batch_progress import BatchProgress
 from asyncruns.fleet.outages import Outages
 from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.schedule import Schedule, Slot
+from asyncruns.watch.outcome import AnyOutcome
 
 M = TypeVar("M", bound=Slot)
 
@@ -56,6 +57,10 @@ class Host(ABC, Generic[M]):
     @abstractmethod
     def ended(self, member: M) -> None:
         """Note that the watch of a member has finished; its outcome says how."""
+
+    @abstractmethod
+    def delivered(self, member: M, outcome: AnyOutcome[Any]) -> None:
+        """Note that an outcome of a member was delivered."""
 
     @abstractmethod
     def taken_up(self, member: M) -> None:

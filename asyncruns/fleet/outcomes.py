@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from asyncruns._loop import wake
@@ -25,6 +26,7 @@ class Outcomes(Generic[R]):
     Args:
         observers: Calls `on_outcome`.
         on_outcome: Called with each outcome, or None.
+        acknowledge: Called with each outcome that was delivered, to one reader or observer at least.
 
     Attributes:
         ended: Number of watches that have finished.
@@ -32,7 +34,13 @@ class Outcomes(Generic[R]):
         usage: The tokens that their runs used.
     """
 
-    def __init__(self, observers: Observers, on_outcome: Observer | None) -> None:
+    def __init__(
+        self,
+        observers: Observers,
+        on_outcome: Observer | None,
+        acknowledge: Callable[[Member, AnyOutcome[Any]], object],
+    ) -> None:
+        self._acknowledge = acknowledge
         self._observers = observers
         self._on_outcome = on_outcome
         self._unread: Newest[Member, AnyOutcome[R]] = Newest(
@@ -63,7 +71,13 @@ class Outcomes(Generic[R]):
         if self._on_outcome is not None:
             context = member.listeners[0].context if member.listeners else member.context
             self._observers.put(
-                self._on_outcome, outcome, "on_outcome", of=member, context=context, owners=member.owners
+                self._on_outcome,
+                outcome,
+                "on_outcome",
+                of=member,
+                context=context,
+                owners=member.owners,
+                then=partial(self._acknowledge, member, outcome),
             )
         # With an observer the outcome is delivered; a reader gets it all the same.
         is_had = self._on_outcome is not None or any(listener.observes(outcome) for listener in member.listeners)
@@ -73,10 +87,16 @@ class Outcomes(Generic[R]):
             self._unread.discard_oldest()
         self.wake_all()
 
-    def delivered(self, member: Member) -> None:
-        """Note that the outcome of a watch was delivered to a caller."""
+    def handed_over(self, member: Member) -> None:
+        """Note that a caller gets the outcome of a watch now, so that a later reader does not."""
         if not self._readers:
             self._unread.pop(member, None)
+
+    def delivered(self, member: Member) -> None:
+        """Note that the outcome of a watch was delivered to a caller."""
+        self.handed_over(member)
+        if member.outcome is not None:
+            self._acknowledge(member, member.outcome)
 
     @property
     def awaiting_reader(self) -> int:
@@ -90,9 +110,10 @@ class Outcomes(Generic[R]):
             await asyncio.sleep(0)  # a task that was just created to add runs starts first
             while True:
                 while self._unread:
-                    _, outcome = self._unread.popitem(last=False)
+                    member, outcome = self._unread.popitem(last=False)
                     self.wake_all()  # there is room for more
                     yield outcome
+                    self._acknowledge(member, outcome)  # the reader has come back
                 if not goes_on():
                     return
                 await self.news()

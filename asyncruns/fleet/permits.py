@@ -142,6 +142,7 @@ class PermittedTransport(Transport):
         self._permits = permits
         self._waiting: asyncio.Future[None] | None = None  # for a permit, or for the next try
         self._only_reads = False
+        self._write_first: Callable[[], Awaitable[object]] | None = None
         self._repeats_until = math.inf  # while requests are refused; over the tries of the client's own retries, too
 
     def stop_writing(self) -> None:
@@ -151,6 +152,10 @@ class PermittedTransport(Transport):
         """
         self._only_reads = True
         wake(self._waiting)
+
+    def write_first(self, write: Callable[[], Awaitable[object]]) -> None:
+        """Call this once, when the next request that changes something has its permit."""
+        self._write_first = write
 
     async def send(self, request: Request) -> Response:
         return await self._repeated(request, self._inner.send)
@@ -187,6 +192,9 @@ class PermittedTransport(Transport):
                     method=request.method,
                     path=request.path,
                 )
+            if request.method != "GET" and (write := self._write_first) is not None:
+                self._write_first = None
+                await write()
             return await send(request)
         finally:
             self._waiting = None

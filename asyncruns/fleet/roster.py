@@ -78,6 +78,8 @@ class Roster:
 
     def rename(self, member: Member) -> None:
         """Add the new ref of a member, or the first one; it is still found by its earlier ones."""
+        for earlier in member.refs:
+            self._watched.setdefault(earlier, member)
         self._watched[member.ref] = member
 
     def end(self, member: Member) -> None:

@@ -18,6 +18,7 @@ import anyio.abc
 from msgspec.structs import replace
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
+from asyncruns.abc import Journal
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.batch_progress import BatchProgress
@@ -29,11 +30,15 @@ from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.outages import Outages
 from asyncruns.fleet.permits import Permits
+from asyncruns.fleet.records import Records
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
+from asyncruns.lifecycle.records import WatchRecord, Wish
 from asyncruns.watch.logs import FLEET_LOG, log_poll
+from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.recorded_end import recorded_cause
 from asyncruns.watch.requests import send_for_event
 
 BEGUN_AT_ONCE: Final = 8  # requests started in each pass of the loop, at some tenths of a millisecond each
@@ -49,10 +54,12 @@ class Runner(Host[Member]):
         on_end: Called with each member whose watch finishes or is reopened. Must not wait.
         on_begun: Called when creates of the queue have begun.
         keeps_unfinished: Whether `leave` may cancel runs whose watch finished before the run ended.
+        journal: Where the watches write down what must not be lost; None for nowhere.
 
     Attributes:
         creates: The runs that are being created.
         roster: The members.
+        records: What is still to be written into the journal; None without one.
         polls: Number of polls sent.
         collectives: The polls that show several runs.
     """
@@ -64,11 +71,15 @@ class Runner(Host[Member]):
         on_end: Callable[[Member], object],
         on_begun: Callable[[], object],
         keeps_unfinished: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)
         self.permits: Permits = Permits(self.schedule, self.moved)
         self.creates: Creates = Creates(self, self.permits, cancels=keeps_unfinished, has_room=on_begun)
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
+        self.records: Records | None = None
+        if journal is not None:
+            self.records = Records(journal, self.roster.watched, self.creates.may_begin, self.creates.unwritten)
         self.announcements: Announcements = Announcements()
         self.collectives: Collectives = Collectives(
             self.schedule, self.roster, heed=self._heed, note=self._note, excused=self._excused
@@ -182,7 +193,9 @@ class Runner(Host[Member]):
 
     def _may_begin_create(self) -> bool:
         """Whether to begin creates: the budget has nearly caught up with those that have begun, or all are dropped."""
-        return self.creates.waiting > 0 and (self.is_left or self.schedule.permits < BEGUN_AT_ONCE)
+        if self.is_left:
+            return self.creates.waiting > 0
+        return self.creates.ready > 0 and self.schedule.permits < BEGUN_AT_ONCE
 
     def _is_done(self) -> bool:
         """Whether the fleet was left, and there is nothing more to wait for, or no more time."""
@@ -299,6 +312,12 @@ class Runner(Host[Member]):
                 member.stream.submitted(event)
 
     async def _send_change(self, member: Member, request: Request, asked: Asked) -> Observed | Refused:
+        send = partial(self._send_anyhow, member, request, asked)
+        if member.recorder is None or asked is not Asked.SUBMIT:
+            return await send()
+        return await member.recorder.submit(send, may_be_lost=not member.client.dialect.shows_submits)
+
+    async def _send_anyhow(self, member: Member, request: Request, asked: Asked) -> Observed | Refused:
         event = None
         if member.stream is not None and asked is Asked.SUBMIT:
             event = await member.stream.submit(request)
@@ -322,6 +341,24 @@ class Runner(Host[Member]):
     def add_member(self, member: Member, given: Snapshot[Any] | None) -> None:
         """Watch one more run, from the state of the caller's object if there is one."""
         self.roster.add(member)
+        if self.records is not None:
+            self.records.add(member)
+        self._begin(member, given)
+
+    def ask(self, ref: RunRef, wish: Wish) -> None:
+        """Ask for something what watches a run with the journal elsewhere, if there is one. Does not wait."""
+        if self.records is not None and self.group is not None:
+            self.group.start_soon(self.records.ask, ref, wish)
+
+    def resume(self, member: Member, record: WatchRecord) -> None:
+        """Go on with a watch that the journal has."""
+        if self.records is not None:
+            self.records.take_up(member, record)
+        member.resume(record.refs)
+        self.roster.add(member)
+        self._begin(member, None)
+
+    def _begin(self, member: Member, given: Snapshot[Any] | None) -> None:
         self.collectives.join(member, given)
         member.begin(given)
 
@@ -330,20 +367,39 @@ class Runner(Host[Member]):
         """Whether subscribers still wait for the rest of a stream whose run has ended."""
         return any(stream.is_wanted for stream in self._streams)
 
-    def add_create(self, pending: PendingRun) -> None:
-        """Create a run, and watch it then."""
+    def add_create(self, pending: PendingRun, creating: dict[str, Any] | None) -> None:
+        """Create a run, and watch it then.
+
+        Args:
+            pending: The run.
+            creating: What a journal needs to have before; None without one.
+        """
         pending.member.is_watched = True
         self.roster.add(pending.member)
-        self.creates.add(pending)
+        if self.records is not None and creating is not None:
+            self.records.add_create(pending.member, creating)
+        self.creates.add(pending, is_written=creating is None)
 
-    def add_stream(self, pending: PendingRun) -> None:
-        """Read a stream until it names its run, and watch that then."""
+    def resume_create(self, pending: PendingRun, record: WatchRecord) -> None:
+        """Create a run that another process was to create; or finish its watch as that has recorded."""
+        member = pending.member
+        member.is_watched = True
+        self.roster.add(member)
+        if self.records is not None:
+            self.records.take_up(member, record)
+        if record.outcome is None:
+            self.creates.add(pending, is_written=True)
+        else:
+            member.not_created(recorded_cause(record), since=pending.began)
+
+    def add_named(self, pending: PendingRun) -> None:
+        """Read a stream until it names its run, or claim the watch of a token, and watch the run then."""
         pending.member.is_watched = True
         self.roster.add(pending.member)
         if self.group is not None:
             self.creates.begin_now(pending, self.group)
         else:
-            self.creates.add(pending)
+            self.creates.add(pending, is_written=True)
 
     def created(self, member: Member, run: Any) -> Member:
         """Watch a run that was created for a member; return that member, or the one that watches the run already.
@@ -352,10 +408,16 @@ class Runner(Host[Member]):
         ref.
         """
         ref = member.client.dialect.identify(run, {})
-        known = self.roster.find(ref)
+        known, recorder = self.roster.find(ref), member.recorder
         if known is None:
             member.ref = ref
+            if recorder is not None:  # it goes on from a token, or its create is recorded
+                member.resume(recorder.record.refs)
             self.roster.rename(member)
+            if self.records is not None and recorder is None:
+                self.records.add(member)
+            elif self.records is not None and recorder is not None and recorder.record.ref is None:
+                self.records.created(member)
             given = None if isinstance(run, RunRef) else member.client.dialect.snapshot(run)
             self.collectives.join(member, given)
             member.guard(lambda: member.begin(given if member.stream is None else member.stream.given))
@@ -363,6 +425,10 @@ class Runner(Host[Member]):
                 self._start(member.stream, member)
             return member
         member.successor, member.is_watched = known, False
+        if self.records is not None and recorder is not None and recorder.record.ref is None:
+            self.records.forget(member)
+        elif self.records is not None and recorder is not None:
+            self.records.claimed(known, recorder.record)
         self.roster.discard(member)
         # Not if it is of an earlier round, whose run another one has followed.
         if known.stream is None and member.stream is not None and not known.has_ended and known.ref == ref:
@@ -428,14 +494,28 @@ class Runner(Host[Member]):
                 # Its response cannot change anything any more.
                 if other is member and (member.stream is None or not member.stream.hasten()):
                     scope.cancel()
+        if self.records is not None:
+            self.records.finished(member)
         self._on_end(member)
+
+    def delivered(self, member: Member, outcome: AnyOutcome[Any]) -> None:
+        """Forget a watch whose outcome was delivered, in the journal."""
+        if self.records is not None:
+            self.records.delivered(member, outcome)
 
     def taken_up(self, member: Member) -> None:
         """Watch a member again, whose watch was reopened."""
         self.roster.take_up(member)
         self.progress.changed(None, member.machine.counts)
         self.collectives.join(member, None)
+        if self.records is not None:
+            self.records.reopened(member)
         self._on_end(member)
+
+    def created_late(self, member: Member) -> None:
+        """Note in the journal which run was created for a member while the fleet was left."""
+        if self.records is not None:
+            self.records.created(member)
 
     # Leaving
 

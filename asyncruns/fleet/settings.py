@@ -22,7 +22,7 @@ from asyncruns.wire.plain import Held
 SLOW_POLL_WORTH: Final = 0.5
 SLOW_FLOOR_S: Final = 1.0
 
-OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit")
+OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit", "journal")
 """The options that only a fleet has, not a single watch in it."""
 
 

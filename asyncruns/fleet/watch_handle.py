@@ -17,6 +17,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
+from asyncruns.watch.handover import HandedOver, token_for
 from asyncruns.watch.observers import E, Ended, Feed
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.subscribers import NO_TEXT, Subscribed, Subscribers, TextSoFar
@@ -60,11 +61,28 @@ class Watch(AsyncOnly, Generic[R]):
                 raise asyncio.CancelledError(f"The watch of {self.ref} was cancelled")
             outcome = self.outcome
             if outcome is not None:
-                self._hub.outcomes.delivered(self._member)
+                await self._hub.acknowledge(self._member)
                 return outcome
             self._hub.check_goes_on()
             check_may_wait(self._member, "watch")
             await self._listener.ended()
+
+    async def recorded(self) -> None:
+        """Wait until the journal of the fleet has this watch, so that `resume` takes it up after a crash.
+
+        Returns at once without a journal. Of a run that is still to be created, the journal has what it takes to ask
+        for it again; of a stream, this waits until it names its run. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be written now; the fleet tries it again.
+            NotOwnerError: Another process that has the same journal watches the run.
+            WatchGaveUpError: The stream did not name its run; the error's `outcome` says why.
+            asyncio.CancelledError: The watch was cancelled.
+            InvalidRequestError: The fleet was left before, or was entered in another event loop.
+        """
+        if self._member.recorder is None and self._hub.runner.records is not None:
+            await self.created()
+        await self._hub.recorded(self._member)
 
     async def created(self) -> RunRef:
         """Wait until the run that `Fleet.run` creates is created, and return its ref.
@@ -99,9 +117,10 @@ class Watch(AsyncOnly, Generic[R]):
         with self._hub.reading(self._listener), feed.reader():
             while event := await self._next_event(feed):
                 if isinstance(event, Ended):
-                    self._hub.outcomes.delivered(self._member)
+                    self._hub.outcomes.handed_over(self._member)
                 yield event
                 if isinstance(event, Ended):
+                    self._hub.outcomes.delivered(self._member)  # the reader has come back
                     return
 
     async def _next_event(self, feed: Feed[R]) -> Notice | Ended[R] | None:
@@ -131,8 +150,10 @@ class Watch(AsyncOnly, Generic[R]):
             async with contextlib.aclosing(subscribers.read(self._ended_with)) as events:
                 async for event in events:
                     if isinstance(event, Ended):
-                        self._hub.outcomes.delivered(self._member)
+                        self._hub.outcomes.handed_over(self._member)
                     yield event
+                    if isinstance(event, Ended):
+                        self._hub.outcomes.delivered(self._member)
 
     def _stamped(self, event: E) -> E:
         return self._member.stamped(event)
@@ -162,6 +183,36 @@ class Watch(AsyncOnly, Generic[R]):
         """
         self._check()
         self._member.receive_from_caller(OutputsProvided(loop_time(), texts_of(outputs)))
+
+    def token(self) -> str:
+        """Return a text with which another process goes on with this watch, as `fleet.watch(token=...)` does.
+
+        `RunWatcher.token` says what it holds, and how it may be used. With a journal it is valid once the watch is
+        recorded (see `recorded`), and can be used when the fleet was left with `on_exit="leave"`, or this process has
+        ended. Without one, it is returned only after the watch has finished or was cancelled, or the fleet was left.
+
+        Raises:
+            InvalidRequestError: The run has ended, or is not created yet, or the journal has forgotten the watch; or
+                there is no journal, and the watch goes on.
+        """
+        outcome, member = self.outcome, self._member
+        if outcome is not None:
+            if not (token := outcome.token):
+                raise InvalidRequestError(f"There is nothing to go on with: {outcome!r}")
+            return token
+        if not member.ref.ids:
+            raise InvalidRequestError("The run is not created yet, or not named: await watch.created() first")
+        has_journal = member.recorder is not None and not member.recorder.is_private
+        is_left = not self._hub.is_running or not member.listeners
+        if has_journal and member.recorder is not None and member.recorder.is_forgotten:
+            raise InvalidRequestError(f"The watch of {member.ref} was cancelled, so the journal forgets it")
+        if not has_journal and not is_left:
+            raise InvalidRequestError(
+                f"The watch of {member.ref} goes on, and has no journal: two watches would run its tools twice. Cancel "
+                "it first, or pass journal=SQLiteJournal(...) to the fleet"
+            )
+        handed = member.handed_over(None) or HandedOver()
+        return token_for(member.ref, member.refs, member.label, handed, member.client)
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.
@@ -200,13 +251,17 @@ class Watch(AsyncOnly, Generic[R]):
         and a warning names it, or it is cancelled if the fleet has `on_exit="cancel"`.
 
         Other watches of the same run go on. When none is left, tools are stopped; a pending submit is not. If the run
-        is watched again, tools that were stopped run again, and so do all others of their round.
+        is watched again, tools that were stopped run again, and so do all others of their round. A journal forgets the
+        watch.
+
+        If the watch has finished as `NeedsCaller`, this only makes a journal forget it.
 
         Returns:
             Whether the watch was active.
         """
         self._hub.task.check_is_here()
         if not self.is_active:
+            self._hub.forget(self._member)
             return False
         self._hub.cancel(self._member, self._listener)
         return True
@@ -231,6 +286,20 @@ class Watch(AsyncOnly, Generic[R]):
         While the run of `Fleet.run` is not created, it has no ids: `ref.ids` is empty.
         """
         return self._member.ref
+
+    @property
+    def label(self) -> Any:
+        """What the first watch of the run was given as `label=`; of one that was resumed, what the journal has."""
+        return self._member.label
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace context in which the watch was written down first, to link to; "" if there was none.
+
+        It is that of OpenTelemetry's current span, if the program uses OpenTelemetry. "" without a journal.
+        """
+        recorder = self._member.recorder
+        return "" if recorder is None else recorder.record.traceparent
 
     @property
     def status(self) -> str:

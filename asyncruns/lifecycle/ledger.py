@@ -138,6 +138,24 @@ class Round:
         return now - self.early_since < SUBMIT_GRACE_S
 
 
+class OpenRound(Struct, frozen=True):
+    """What another watch needs to know to go on with a round.
+
+    Attributes:
+        answers: The calls that have an output.
+        begun: Calls without an output that a handler or a tool has begun to answer.
+        left: Those of them whose handler or tool has failed, or has left them to the caller.
+        is_unsure: Whether the outputs may have been accepted, which is not known.
+        accepted_for: Seconds since the outputs were accepted; None if they were not.
+    """
+
+    answers: Answers = ()
+    begun: tuple[Call, ...] = ()
+    left: tuple[Call, ...] = ()
+    is_unsure: bool = False
+    accepted_for: float | None = None
+
+
 class Ledger(Struct, eq=False, gc=False):
     """All calls of one run.
 
@@ -292,6 +310,22 @@ class Ledger(Struct, eq=False, gc=False):
         calls = round_.calls if round_ else ()
         answered = ((call, self._outputs[key]) for call in calls if (key := key_of(call)) in self._outputs)
         return tuple({call.id: (call, output) for call, output in answered}.values())
+
+    def open_round(self, now: float) -> OpenRound:
+        """Return what is known of the round that is being submitted, or that the run asked for last."""
+        round_ = self.in_flight or self.current
+        if round_ is None:
+            return OpenRound()
+        open_ = [call for call in round_.calls if key_of(call) in self._begun and key_of(call) not in self._outputs]
+        left = tuple(call for call in open_ if self._unanswered.get(key_of(call)) is not None)
+        was_accepted = round_.stage is Stage.SENT and round_.refused is None
+        return OpenRound(
+            answers=self.answers(round_),
+            begun=tuple(call for call in open_ if call in left or key_of(call) not in self._unanswered),
+            left=left,
+            is_unsure=round_.stage in (Stage.IN_FLIGHT, Stage.UNSURE),
+            accepted_for=now - round_.at if was_accepted else None,
+        )
 
     def outputs(self, round_: Round | None) -> Outputs:
         """Return the outputs of a round as pairs of call id and text."""

@@ -39,7 +39,7 @@ from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_HOLD_S, CancelAnswer, Cancellation
 from asyncruns.lifecycle.commands import ENDS, NOTHING_USED, Command, End, EndKind, Reason
-from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
+from asyncruns.lifecycle.ledger import Ledger, OpenRound, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
 from asyncruns.lifecycle.policy import CANCEL_BOUND_S, Policy
@@ -75,7 +75,7 @@ NO_CALLS: Final = Ledger()
 # Durations are learned from these ends and from rounds of calls. CANCELLED and EXPIRED are absent: they do not show how
 # long the run would have taken.
 ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)
-_NOT_THERE: Final = (Reason.NOT_FOUND, Reason.GONE)
+_NOT_OURS: Final = (Reason.NOT_FOUND, Reason.GONE, Reason.TAKEN_OVER)
 
 
 @lru_cache(maxsize=64)  # a dialect knows a few statuses, and ten thousand runs have one of them
@@ -158,6 +158,11 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return (
             current is not None and current.stage is Stage.OPEN and not self._cancellation.active and self.end is None
         )
+
+    @property
+    def policy(self) -> Policy:
+        """The options of the watch."""
+        return self._policy
 
     @property
     def wake_at(self) -> float:
@@ -243,6 +248,10 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def open_calls(self) -> tuple[Call, ...]:
         """The calls that have no output yet."""
         return self._ledger.missing()
+
+    def open_round(self, now: float) -> OpenRound:
+        """Return what another watch needs to know to go on with the round that is open."""
+        return self._ledger.open_round(now)
 
     @property
     def connectivity(self) -> notices.Connectivity:
@@ -648,6 +657,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
     # Refusals
 
     def _refused(self, event: ev.Refused) -> list[Command]:
+        if event.refusal.kind is RefusalKind.TAKEN_OVER:
+            return self._taken_over(event)
         match event.asked:
             case Asked.POLL:
                 self._patience.excuse(event.held_back, event.now)  # a delay by the shell is not an outage
@@ -658,6 +669,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 return self._cancel_answered(event.refusal, event.now)
             case _:
                 assert_never(event.asked)
+
+    def _taken_over(self, event: ev.Refused) -> list[Command]:
+        """Finish, since another process watches the run. A submit that was refused so was not sent."""
+        if event.asked is Asked.SUBMIT and (round_ := self._ledger.end_submit()) is not None:
+            round_.move(Stage.READY, event.now)
+        return [self._finish(event.now, EndKind.GAVE_UP, Reason.TAKEN_OVER, event.refusal.cause)]
 
     def _poll_refused(self, refusal: Refusal, now: float) -> list[Command]:
         if self.snapshot is not None and self.snapshot.is_final:
@@ -760,7 +777,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         round_ = self._ledger.current
         # A submit that was accepted after the watch finished has begun a run that the snapshot does not show.
         has_begun_more = round_ is not None and round_.stage is Stage.SENT and round_.refused is None
-        nothing_to_cancel = end.reason in _NOT_THERE or (self._nothing_goes_on and not has_begun_more)
+        nothing_to_cancel = end.reason in _NOT_OURS or (self._nothing_goes_on and not has_begun_more)
         if event.by < math.inf and nothing_to_cancel:
             return []
         # The cancel has 60 s, or the timeout if that is longer: a timeout of 5 s would be too short to confirm it.

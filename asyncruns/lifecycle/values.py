@@ -224,6 +224,7 @@ class RefusalKind(enum.Enum):
     BUSY = "busy"  # the thread is locked by the run `active_run`
     NOT_READY = "not ready"  # what the request builds on is not stored or released yet: nothing was done, retry soon
     UNSUPPORTED = "unsupported"  # the server has no such operation, whatever the status of the run
+    TAKEN_OVER = "taken over"  # by another process, says the journal: nothing was sent, and nothing may be
     REJECTED = "rejected"  # the request is wrong, and sending it again does not help
 
     @property

@@ -13,6 +13,7 @@ same moment both do; and nothing is found on a server that keeps no metadata.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -58,11 +59,12 @@ def with_key(metadata: object, key: str) -> dict[str, str]:
 async def create_once(
     threads: Threads,
     thread_id: str,
-    key: str,
-    create_message: Callable[[], Awaitable[object]],
+    key: str | None,
+    create_message: Callable[[], Awaitable[object]] | None,
     create_run: Callable[[], Awaitable[Run]],
     *,
     on_busy: OnBusy,
+    settle: float = 0.0,
 ) -> Run:
     """Return the thread's run with this key; if there is none, create its message and the run.
 
@@ -71,22 +73,26 @@ async def create_once(
     Args:
         threads: Reads the lists.
         thread_id: The thread.
-        key: The key.
-        create_message: Adds the message, with the key.
+        key: The key; None if the thread is for this run alone, so that any run on it is this one.
+        create_message: Adds the message, with the key; None if the thread has it.
         create_run: Starts the run, with the key.
         on_busy: What to do if a run without this key holds the thread.
+        settle: Seconds to wait if there is no such run: what a process has sent before it died may still take effect.
 
     Raises:
         ThreadBusyError: Another run holds the thread.
         APIError: The lists could not be read, or the message or the run could not be created.
     """
 
+    async def find() -> Run | None:
+        return await _with_key(threads.runs.list(thread_id, limit=NEWEST, order="desc"), key)
+
     async def attempt() -> Run:
-        run = await _with_key(threads.runs.list(thread_id, limit=NEWEST, order="desc"), key)
+        run = await find()
         if run is not None:
             return run
         try:
-            if await _with_key(threads.messages.list(thread_id, limit=NEWEST, order="desc"), key) is None:
+            if create_message is not None and not await has_message():
                 await create_message()
             return await create_run()
         except ThreadBusyError as busy:
@@ -95,14 +101,23 @@ async def create_once(
                 raise
             return holder
 
+    async def has_message() -> bool:
+        listed = threads.messages.list(thread_id, limit=NEWEST, order="desc")
+        return await _with_key(listed, key) is not None
+
+    if settle:
+        run = await find()
+        if run is not None:
+            return run
+        await asyncio.sleep(settle)
     return await attempt() if on_busy == "raise" else await when_free(threads._server, attempt, {})
 
 
-def _has(item: Any, key: str) -> bool:
-    return bool((item.metadata or {}).get(KEY_NAME) == key)
+def _has(item: Any, key: str | None) -> bool:
+    return key is None or bool((item.metadata or {}).get(KEY_NAME) == key)
 
 
-async def _with_key(listed: PageCall[Item], key: str) -> Item | None:
+async def _with_key(listed: PageCall[Item], key: str | None) -> Item | None:
     """Return the item with the key; None if the list ends without it.
 
     Raises:

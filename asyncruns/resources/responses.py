@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
 from asyncruns.dialects.errors import status_error
 from asyncruns.dialects.given import given_run
-from asyncruns.errors import APIError, InvalidRequestError
+from asyncruns.errors import APIConnectionError, APIError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
+from asyncruns.resources.new_run import NewRun, written_down
 from asyncruns.resources.options import CallOptions
+from asyncruns.resources.recorded_creates import run_to_outcome
 from asyncruns.resources.response_client import ResponseClient
 from asyncruns.resources.response_parameters import ResponseParameters, with_text_format
 from asyncruns.resources.run_parameters import split_options
-from asyncruns.resources.start_run import NewRun
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.options import SharedOptions, WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
+from asyncruns.watch.to_outcome import watch_to_outcome
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
+from asyncruns.wire.names import RESPONSE
 
 _NO_LIST: Final = (404, 405)
 CREATE_TRIES: Final = 3  # each lost answer may leave an orphan, so few
+LOST_CREATE: Final = "The process ended while the response was being created, so the answer was lost."
+NOT_FOUND_AGAIN: Final = "It may exist, but cannot be found without its id."
 
 
 class _Responses(Resource):
@@ -152,9 +156,7 @@ class Responses(_Responses):
             InvalidRequestError: `parameters` has a model or input, or a format beside `output_type`; nothing was sent.
             APIError: The response could not be created, or it is not known whether it was.
         """
-        new = self._new_run(model, message, parameters, options)
-        response = await new.create(create_guard_for(new.client, options))
-        return await watch_to_outcome(new.client, response, options)
+        return await run_to_outcome(self._new_run(model, message, parameters, options), options)
 
     def _new_run(
         self,
@@ -190,13 +192,18 @@ class Responses(_Responses):
             "output_type": options.get("output_type"),
             "background": True,  # last, since the parameters must not replace it: a watch polls
         }
+        return self._new_run_with(with_text_format(given), options, creator)
+
+    def _new_run_with(self, given: dict[str, Any], options: SharedOptions, creator: Responses | None = None) -> NewRun:
+        """Return the response that is created with these parameters; `_new_run` describes the others."""
         tries = CREATE_TRIES if options.get("on_lost_submit") == "resend" else 1
-        given = with_text_format(given)
         again = {name: value for name, value in given.items() if name != "input"}  # a follow-up's input: the outputs
         continue_with = cast("ResponseParameters", again)
         created = (creator or self)._created
         return NewRun(
-            self.continued(continue_with), lambda guard: created(cast("ResponseParameters", given), tries, guard)
+            self.continued(continue_with),
+            partial(created, cast("ResponseParameters", given), tries),
+            partial(written_down, RESPONSE, {"parameters": given}),
         )
 
     @property
@@ -366,7 +373,13 @@ class Responses(_Responses):
         return error
 
     async def _created(self, parameters: ResponseParameters, tries: int, guard: CreateGuard) -> ModelResponse:
-        """Create a response; after a lost answer, try again while there are tries left."""
+        """Create a response; after a lost answer, try again while there are tries left.
+
+        A journal may say that the answer to an earlier process was lost.
+        """
+        if guard.recorder is not None and guard.recorder.record.submitting and tries < CREATE_TRIES:
+            raise APIConnectionError(f"{LOST_CREATE} {NOT_FOUND_AGAIN}", sent=True)
+        await guard.note()
         while True:
             tries -= 1
             try:
@@ -375,7 +388,7 @@ class Responses(_Responses):
                 if not is_lost(error):
                     raise
                 if tries < 1:
-                    raise error._extend("It may exist, but cannot be found without its id.") from error.__cause__
+                    raise error._extend(NOT_FOUND_AGAIN) from error.__cause__
 
 
 def _retrieving(server: Server) -> Callable[..., Awaitable[ModelResponse]]:

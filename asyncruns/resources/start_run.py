@@ -1,48 +1,41 @@
 """The first half of `Client.run`: what is created is checked and held as a value, and then created.
 
-For a run: a thread if needed, a message on it, and the run; `Responses` does the same for a response.
+For a run: a thread if needed, a message on it, and the run; `Responses` does the same for a response. With a journal,
+`recorded_start.py` does it so that another process can go on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncruns.abc import RunClient
-from asyncruns.errors import APIError
+from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.http import join_path, require_id
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.limits import Limits
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.keyed import check_key, create_once, with_key
+from asyncruns.resources.new_run import written_down
 from asyncruns.resources.options import check_names
 from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
 from asyncruns.watch.create_guard import CreateGuard
+from asyncruns.watch.recorder import WatchRecorder
 from asyncruns.wire import FunctionTool, Run, Thread
+from asyncruns.wire.names import THREAD_RUN
 from asyncruns.wire.shown_text import on_one_line
 
 log: Final = logging.getLogger("asyncruns.watch")
 
 THREAD_TRIES: Final = 2  # each lost answer may leave an orphaned thread, so few
-
-
-class NewRun(Struct, frozen=True):
-    """A run or a response that is to be created; its arguments were checked.
-
-    Attributes:
-        client: The client that watches it.
-        create: Creates it, and returns it. Safe to cancel; what was created stays, and the guard handles a run whose
-            create is then pending. Raises an `APIError` if it could not be created.
-    """
-
-    client: RunClient[Any]
-    create: Callable[[CreateGuard], Awaitable[Any]]
+_ANY_KEY: Final = "0" * 32
+_WRITTEN_DOWN: Final = ("assistant_id", "content", "parameters", "thread_id", "on_busy", "adopt", "key")
 
 
 class StartOfRun(Struct, frozen=True, kw_only=True):
@@ -81,39 +74,99 @@ class StartOfRun(Struct, frozen=True, kw_only=True):
 
         Raises:
             APIError: The thread, the message or the run could not be created.
+        JournalError: There is a journal, and it could not be written; what comes next was not sent.
         """
-        if self.thread_id is None:
+        if guard.recorder is not None:
+            run = await self._create_recorded(threads, guard, guard.recorder)
+        elif self.thread_id is None:
             thread = await _new_thread(threads, self.content, tries=THREAD_TRIES if self.adopt else 1)
             run = await self._create(threads, thread.id, guard)
         elif self.key is None:
             await threads.messages.create(self.thread_id, content=self.content, on_busy=self.on_busy, adopt=self.adopt)
             run = await self._create(threads, self.thread_id, guard)
         else:
-            run = await self._create_once(threads, self.thread_id, self.key, guard)
+            run = await self._create_once(threads, self.thread_id, self.key, guard, settle=0.0)
         warn_of_unknown_tools(run, self.tools)
         return run
+
+    def to_ask_again(self) -> dict[str, Any]:
+        """Return what it takes to ask for this run again, as plain JSON.
+
+        Raises:
+            InvalidRequestError: It cannot be written down, or the run cannot carry a key, by which it would be found.
+        """
+        if self.thread_id is not None and self.key is None:
+            try:
+                check_key(_ANY_KEY, self.thread_id, self.parameters, Limits())
+            except InvalidRequestError as error:
+                raise InvalidRequestError(f"With a journal, a run on a thread has a key of its own. {error}") from None
+        return written_down(THREAD_RUN, {name: getattr(self, name) for name in _WRITTEN_DOWN})
+
+    @classmethod
+    def asked_again(cls, creating: Mapping[str, Any], tools: Toolset | None) -> StartOfRun:
+        """Return the run that a journal says was asked for.
+
+        Raises:
+            InvalidRequestError: This is not what `to_ask_again` returns; another version has written it, perhaps.
+        """
+        try:
+            return cls(tools=tools, **{name: creating[name] for name in _WRITTEN_DOWN})
+        except KeyError as error:
+            raise InvalidRequestError(f"The journal does not say how to create the run: {error} is missing") from error
+
+    async def _create_recorded(self, threads: Threads, guard: CreateGuard, recorder: WatchRecorder) -> Run:
+        """Create the run as `run` does, or find what an earlier process has created of it."""
+        step = recorder.record.submitting  # that process had come so far; nothing if it had not begun
+        settle = SUBMIT_LAG_S if step else 0.0
+        if self.thread_id is None:
+            return await self._create_with_thread(threads, guard, recorder, step[-1] if step else None)
+        await guard.note()
+        if step or self.key is not None:
+            return await self._create_once(threads, self.thread_id, self.key or recorder.key, guard, settle=settle)
+        await self._message(threads, self.thread_id, recorder.key, on_busy=self.on_busy)
+        return await self._with(recorder.key)._create(threads, self.thread_id, guard)
+
+    async def _create_with_thread(
+        self, threads: Threads, guard: CreateGuard, recorder: WatchRecorder, thread_id: str | None
+    ) -> Run:
+        """Create the run on a thread of its own, or on the one that an earlier process has created for it."""
+        if thread_id is None:
+            thread = await _new_thread(threads, self.content, tries=THREAD_TRIES if self.adopt else 1)
+            await recorder.will_create("thread", thread.id)
+            return await self._create(threads, thread.id, guard)
+
+        def create() -> Awaitable[Run]:
+            return self._create(threads, thread_id, guard)
+
+        return await create_once(threads, thread_id, None, None, create, on_busy="raise", settle=SUBMIT_LAG_S)
 
     async def _create(self, threads: Threads, thread_id: str, guard: CreateGuard) -> Run:
         return await threads.runs._create_kept(
             thread_id, self.assistant_id, self.parameters, on_busy=self.on_busy, adopt=self.adopt, guard=guard
         )
 
-    async def _create_once(self, threads: Threads, thread_id: str, key: str, guard: CreateGuard) -> Run:
-        metadata = with_key(self.parameters.get("metadata"), key)
-        keyed = replace(self, parameters={**self.parameters, "metadata": metadata}, on_busy="raise")
-
-        async def create_message() -> None:
-            await threads.messages.create(
-                thread_id, content=self.content, metadata=with_key(None, key), adopt=self.adopt
-            )
-
+    async def _create_once(
+        self, threads: Threads, thread_id: str, key: str, guard: CreateGuard, *, settle: float
+    ) -> Run:
+        keyed = replace(self._with(key), on_busy="raise")
         return await create_once(
             threads,
             thread_id,
             key,
-            create_message,
+            lambda: self._message(threads, thread_id, key, on_busy="raise"),
             lambda: keyed._create(threads, thread_id, guard),
             on_busy=self.on_busy,
+            settle=settle,
+        )
+
+    def _with(self, key: str) -> StartOfRun:
+        metadata = with_key(self.parameters.get("metadata"), key)
+        return replace(self, parameters={**self.parameters, "metadata": metadata})
+
+    async def _message(self, threads: Threads, thread_id: str, key: str, *, on_busy: OnBusy) -> object:
+        metadata = with_key(None, key)
+        return await threads.messages.create(
+            thread_id, content=self.content, metadata=metadata, on_busy=on_busy, adopt=self.adopt
         )
 
 

@@ -1,4 +1,4 @@
-"""Testing aids: an emulated server, with or without sockets, a loop with virtual time, and recording and replay.
+"""Testing aids: an emulated server, a loop with virtual time, recording and replay, and checks of a journal.
 
 Each name is imported on first use, so that the loop can be used without aiohttp. Public: the names of `__all__`.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from asyncruns.testing.clock import VirtualTimeLoop
     from asyncruns.testing.emulator import BatchScenario, Emulator, Fault, FunctionCall, InMemoryTransport, Scenario
+    from asyncruns.testing.journal_checks import check_journal
     from asyncruns.testing.recorder import Recorder
     from asyncruns.testing.replay import Replay, UnexpectedRequestError
 
@@ -25,6 +26,7 @@ __all__ = [
     "Scenario",
     "UnexpectedRequestError",
     "VirtualTimeLoop",
+    "check_journal",
 ]
 
 _HOME: Final = {
@@ -38,6 +40,7 @@ _HOME: Final = {
     "Scenario": "asyncruns.testing.emulator",
     "UnexpectedRequestError": "asyncruns.testing.replay",
     "VirtualTimeLoop": "asyncruns.testing.clock",
+    "check_journal": "asyncruns.testing.journal_checks",
 }
 
 

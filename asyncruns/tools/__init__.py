@@ -20,7 +20,7 @@ from __future__ import annotations
 from asyncruns.tools.approval import Approve
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.context import ToolContext
-from asyncruns.tools.policies import FailurePolicy
+from asyncruns.tools.policies import FailurePolicy, InterruptedPolicy
 from asyncruns.tools.results import encode_output, error_output
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.toolset import Toolset
@@ -30,6 +30,7 @@ __all__ = [
     "Approve",
     "ConcurrencyLimit",
     "FailurePolicy",
+    "InterruptedPolicy",
     "InvalidArgumentsError",
     "ToolContext",
     "Toolset",

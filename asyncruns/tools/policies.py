@@ -29,6 +29,14 @@ async. If it fails, the model reads what it would have read without it; the text
 to the model instead.
 """
 
+InterruptedPolicy = FailurePolicy | Literal["rerun"]
+"""What to do with a call that had begun when the process ended, once the watch is resumed from a journal.
+
+`"rerun"` runs it again; the others are those of `FailurePolicy`. A function may return "rerun" as well.
+"""
+
+RERUN: Final = "rerun"
+
 _logger = logging.getLogger("asyncruns.tools")
 
 
@@ -39,6 +47,7 @@ class FailureKind(enum.Enum):
     INVALID_ARGUMENTS = "if_invalid_arguments"
     EXCEPTION = "if_exception"
     TIMEOUT = "if_timeout"
+    INTERRUPTED = "if_interrupted"
     TOOL_ERROR = "a ToolError"
 
 
@@ -79,27 +88,30 @@ class Policies:
         ConfigurationError: A policy is neither "tell" nor "surface" nor a function.
     """
 
-    def __init__(self, **by_option: FailurePolicy) -> None:
+    def __init__(self, **by_option: InterruptedPolicy) -> None:
         for option, policy in by_option.items():
-            # A value of another type comes from a caller without a type checker.
-            if not callable(policy) and cast("Any", policy) not in ("tell", "surface"):
-                raise ConfigurationError(
-                    f'{option} must be "tell", "surface" or a function of the call and the error; got {policy!r}.'
-                )
+            check_policy(option, policy)
         # A ToolError has no option, so its policy is always "tell".
-        self._by_kind: Mapping[FailureKind, FailurePolicy] = {
+        self._by_kind: Mapping[FailureKind, InterruptedPolicy] = {
             kind: by_option.get(kind.value, "tell") for kind in FailureKind
         }
 
-    async def output_for(self, call: Call, failure: Failure) -> str:
-        """Return the output of a call that failed.
+    async def output_for(self, call: Call, failure: Failure, policy: InterruptedPolicy | None = None) -> str:
+        """Return the output of a call that failed; "rerun" for one that is to run again.
 
         Safe to cancel: an async policy is cancelled and awaited, and abandoned if it ignores its cancellation.
+
+        Args:
+            call: The call.
+            failure: How it failed.
+            policy: The policy of its tool, if that has one of its own.
 
         Raises:
             CallNotAnsweredError: The policy is "surface".
         """
-        policy = self._by_kind[failure.kind]
+        policy = policy or self._by_kind[failure.kind]
+        if policy == RERUN:
+            return RERUN
         if policy == "surface":
             raise CallNotAnsweredError(
                 f"The call {call.id!r} is left to the caller: {failure.told} ({failure.kind.value} is "
@@ -109,6 +121,19 @@ class Policies:
         if callable(policy):
             return await _decided(policy, call, failure)
         return error_output(failure.told)
+
+
+def check_policy(option: str, policy: InterruptedPolicy) -> None:
+    """Check the policy of an option.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    words = ("tell", "surface", RERUN) if option == FailureKind.INTERRUPTED.value else ("tell", "surface")
+    # A value of another type comes from a caller without a type checker.
+    if not callable(policy) and cast("Any", policy) not in words:
+        named = ", ".join(f'"{word}"' for word in words)
+        raise ConfigurationError(f"{option} must be {named} or a function of the call and the error; got {policy!r}.")
 
 
 async def _decided(policy: Callable[[Call, Exception], object], call: Call, failure: Failure) -> str:

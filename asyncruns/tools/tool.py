@@ -15,7 +15,7 @@ from asyncruns.schemas.strict import NotStrictError
 from asyncruns.tools.approval import Approve
 from asyncruns.tools.context import ToolContext
 from asyncruns.tools.given_schema import GivenSchema
-from asyncruns.tools.policies import Failure, FailureKind
+from asyncruns.tools.policies import Failure, FailureKind, InterruptedPolicy
 from asyncruns.tools.results import CallOutput, encode_output
 from asyncruns.tools.signature import Signature, innermost
 from asyncruns.tools.worker_threads import Place, place_for_thread, run_in_thread
@@ -34,6 +34,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         timeout: Seconds that a call may take from its start; None means no limit.
         approve: Called before each call to approve it; None approves all.
         idempotent: Whether a call may safely begin twice.
+        if_interrupted: What becomes of a call that had begun when the process ended; None for the toolset's policy.
         is_async: Whether the function is called in the loop and not in a thread.
     """
 
@@ -45,6 +46,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool
     approve: Approve | None
     idempotent: bool
+    if_interrupted: InterruptedPolicy | None
     is_async: bool
 
     @classmethod
@@ -59,6 +61,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         strict: bool,
         approve: Approve | None,
         idempotent: bool,
+        if_interrupted: InterruptedPolicy | None,
     ) -> ToolFunction:
         """Make a tool; the name and the description default to the function's own.
 
@@ -91,6 +94,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
             strict=strict,
             approve=approve,
             idempotent=idempotent,
+            if_interrupted=if_interrupted,
             is_async=_is_async(inner),
         )
 

@@ -18,7 +18,16 @@ from asyncruns.tools.approval import Approve, ask
 from asyncruns.tools.checks import check_callable, check_positive, named_functions
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.context import RunFacts, ToolContext, context_for
-from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
+from asyncruns.tools.policies import (
+    MISTAKES_OF_THE_MODEL,
+    RERUN,
+    Failure,
+    FailureKind,
+    FailurePolicy,
+    InterruptedPolicy,
+    Policies,
+    check_policy,
+)
 from asyncruns.tools.results import CallOutput, error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.tool import ToolFunction, Wire
@@ -70,6 +79,9 @@ class Toolset:
         if_exception: The same for an exception in a tool; "tell" sends that the tool failed, without the exception's
             text. Does not apply to a ToolError: the model always reads its text.
         if_timeout: The same for a call that exceeded its timeout. The error is a TimeoutError.
+        if_interrupted: The same for a call that had begun when the process ended, once its watch is resumed from a
+            journal: "tell" sends that the outcome of the call is not known, and "rerun" runs it again. A function may
+            find out what has happened, and return the output, or "rerun". The error is a RuntimeError.
 
     Raises:
         ConfigurationError: A number is not positive, a policy is not valid, or a function cannot be a tool (see
@@ -89,6 +101,7 @@ class Toolset:
         if_invalid_arguments: FailurePolicy = "tell",
         if_exception: FailurePolicy = "tell",
         if_timeout: FailurePolicy = "tell",
+        if_interrupted: InterruptedPolicy = "tell",
     ) -> None:
         check_positive("max_concurrency", max_concurrency)
         check_positive("timeout", timeout)
@@ -100,6 +113,7 @@ class Toolset:
             if_invalid_arguments=if_invalid_arguments,
             if_exception=if_exception,
             if_timeout=if_timeout,
+            if_interrupted=if_interrupted,
         )
         self._approve = approve
         self._timeout = timeout
@@ -137,6 +151,7 @@ class Toolset:
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
         idempotent: bool = False,
+        if_interrupted: InterruptedPolicy | None = None,
     ) -> F: ...
 
     @overload
@@ -152,6 +167,7 @@ class Toolset:
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
         idempotent: bool = False,
+        if_interrupted: InterruptedPolicy | None = None,
     ) -> Callable[[F], F]: ...
 
     def tool(
@@ -166,6 +182,7 @@ class Toolset:
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
         idempotent: bool = False,
+        if_interrupted: InterruptedPolicy | None = None,
     ) -> F | Callable[[F], F]:
         """Add a function. Works as a decorator, with and without arguments, and returns the function unchanged.
 
@@ -181,8 +198,9 @@ class Toolset:
                 an OpenAPI description. The function takes the arguments by name, or all of them in one dict. Only
                 their names are checked: that required ones are there, and no others if `additionalProperties` is false.
             timeout: Seconds that a call may take; by default the toolset's timeout. None means no limit.
-            idempotent: Whether a call may safely begin twice, as a lookup may. asyncruns never begins one twice by
-                itself; this is recorded for what may, such as a journal after a crash: see `is_idempotent`.
+            idempotent: Whether a call may safely begin twice, as a lookup may. Then one that had begun when the process
+                ended runs again, once its watch is resumed from a journal. Nothing else begins a call twice.
+            if_interrupted: As for the toolset, for this tool; it takes precedence over `idempotent`.
             strict: Whether to use OpenAI's strict mode, whose schema requires every parameter, even with a default.
             approve: As for the toolset, whose `approve` is the default; None approves all calls.
 
@@ -204,6 +222,7 @@ class Toolset:
                     strict=strict,
                     approve=self._approve if approve is msgspec.UNSET else approve,
                     idempotent=idempotent,
+                    if_interrupted=if_interrupted,
                 )
             )
             return function
@@ -213,6 +232,8 @@ class Toolset:
     def _add(self, tool: ToolFunction) -> None:
         check_positive("timeout", tool.timeout)
         check_callable("approve", tool.approve, optional=True)
+        if tool.if_interrupted is not None:
+            check_policy("if_interrupted", tool.if_interrupted)
         if tool.name in self._tools:
             raise ConfigurationError(f"There is already a tool named {tool.name}. Pass another name with name=.")
         self._tools[tool.name] = tool
@@ -284,6 +305,21 @@ class Toolset:
             f"{self._max_output}. Ask for less."
         )
         return CallOutput(error_output(too_long), failed=True)
+
+    async def output_of_interrupted(self, call: Call) -> CallOutput | None:
+        """Return the output of a call that had begun when the process ended; None if it is to run again.
+
+        Safe to cancel, as `call` is.
+
+        Raises:
+            CallNotAnsweredError: The policy is "surface".
+        """
+        tool = self._tools.get(call.name)
+        policy = None if tool is None else tool.if_interrupted or (RERUN if tool.idempotent else None)
+        told = "The outcome of this call is not known: the process that ran it ended."
+        failure = Failure(FailureKind.INTERRUPTED, RuntimeError(told), told)
+        output = await self._policies.output_for(call, failure, policy)
+        return None if output == RERUN else CallOutput(output, failed=True)
 
     async def _do(self, call: Call, limit: ConcurrencyLimit | None, context: ToolContext[Any]) -> CallOutput | Failure:
         # In this order: what can fail without the tool is checked before `approve` is called, and a place is taken

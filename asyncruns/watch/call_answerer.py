@@ -20,9 +20,10 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
-from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
+from asyncruns.errors import CallNotAnsweredError, InvalidRequestError, JournalError, NotOwnerError
 from asyncruns.lifecycle import (
     Answers,
+    Asked,
     Call,
     CallKind,
     CallsAnswered,
@@ -35,11 +36,13 @@ from asyncruns.lifecycle import (
     ToolReported,
 )
 from asyncruns.lifecycle.ledger import check_answers
+from asyncruns.lifecycle.records import CallRecord, key_of_call
 from asyncruns.tools import Toolset, encode_output
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.context import RunFacts, context_for
 from asyncruns.user_code import OWNERS, Raised
 from asyncruns.user_code.attempt import attempt_call, attempt_now
+from asyncruns.watch.recorder import WatchRecorder, refused_by
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Outputs of calls: a mapping by call id, or a list of `{"tool_call_id": ..., "output": ...}`."""
@@ -95,6 +98,7 @@ class CallAnswerer:
         notify: Called with the progress that tools report; must not wait.
         owners: The objects that handlers and tools work for (see `user_code.OWNERS`).
         context: The context variables that handlers and tools see, each in a copy; by default the current ones.
+        recorder: Writes down which calls begin, and their outputs; None for a watch without a journal.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class CallAnswerer:
         notify: Callable[[Notice], None],
         owners: tuple[object, ...] = (),
         context: contextvars.Context | None = None,
+        recorder: WatchRecorder | None = None,
     ) -> None:
         self._handler = handler
         self._approve = approve
@@ -116,6 +121,7 @@ class CallAnswerer:
         self._limit = limit
         self._value = value
         self._facts = RunFacts()
+        self._recorder = recorder
         self._post = post
         self._notify = notify
         # The calls whose tools run, and what they last reported, by identity: calls of two rounds may have the same id.
@@ -127,6 +133,10 @@ class CallAnswerer:
     def use(self, context: contextvars.Context, *, owners: tuple[object, ...]) -> None:
         """Set the context variables that handlers and tools see from now on, and the owners they work for."""
         self._context, self._owners = context, owners
+
+    def record_with(self, recorder: WatchRecorder) -> None:
+        """Set what writes down the calls, before the first round."""
+        self._recorder = recorder
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -173,12 +183,66 @@ class CallAnswerer:
             for output in owed:
                 _close_unstarted(output)
 
+    async def _begin(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+        """Write down that calls begin, and return those to run; answer those that had begun before a restart."""
+        recorder = self._recorder
+        if recorder is None:
+            return calls
+        to_run = [call for call in calls if not call.is_cut and (self._is_run(call) or recorder.has(call))]
+        if not to_run:
+            return calls
+        try:
+            before = await recorder.begin(to_run)
+        except NotOwnerError as error:
+            self._post(refused_by(error, Asked.POLL))
+            return ()
+        except JournalError as error:
+            self._post(CallsUnanswered(loop_time(), calls, error))
+            return ()
+        begun = {call: before[key] for call in to_run if (key := key_of_call(call)) in before}
+        again = [call for call, record in begun.items() if not await self._answer_begun(call, record, recorder)]
+        return tuple(call for call in calls if call not in begun or call in again)
+
+    def _is_run(self, call: Call) -> bool:
+        """Whether a handler or a tool is called for this call."""
+        has_handler = self._handler is not None or (self._approve is not None and call.kind is CallKind.APPROVAL)
+        return has_handler or (self._tools is not None and call.name in self._tools)
+
+    async def _answer_begun(self, call: Call, record: CallRecord, recorder: WatchRecorder) -> bool:
+        """Answer a call that had begun before the watch was resumed; return False if it is to run again."""
+        if record.output is not None:
+            self._post(CallsAnswered(loop_time(), ((call, record.output),), record.failed))
+            return True
+        if call.kind is CallKind.APPROVAL:
+            return False  # a question, which may be asked again
+        if call.kind is not CallKind.FUNCTION or recorder.was_left(call):
+            self._post(CallsUnanswered(loop_time(), (call,)))
+            return True
+        try:
+            output = await (self._tools or _NO_TOOLS).output_of_interrupted(call)
+        except CallNotAnsweredError as error:
+            self._post(CallsUnanswered(loop_time(), (call,), error))
+            return True
+        if output is not None:
+            await self._answered(((call, output.text),), failed=output.failed)
+        return output is not None
+
+    async def _answered(self, answers: Answers, *, failed: bool = False) -> None:
+        """Post outputs, and write them down: before their submit, which is written later, and with it if possible."""
+        self._post(CallsAnswered(loop_time(), answers, failed))
+        if self._recorder is not None:
+            await self._recorder.answered(answers, failed=failed)
+
     async def _ask_for_approval(self, calls: tuple[Call, ...], owed: list[Awaitable[Any]]) -> None:
+        if not (calls := await self._begin(calls)):
+            return
         async with anyio.create_task_group() as group:
             for call in await self._ask(self._approve, calls, _approvals_of, "on_approval", group, owed):
                 self._post(CallsUnanswered(loop_time(), (call,)))
 
     async def _answer_others(self, calls: tuple[Call, ...], owed: list[Awaitable[Any]]) -> None:
+        if not (calls := await self._begin(calls)):
+            return
         if len(calls) == 1 and self._handler is None:  # saves a task group
             await self._answer(calls[0])
             return
@@ -217,11 +281,11 @@ class CallAnswerer:
             self._post(CallsUnanswered(loop_time(), calls, found.error))
             return ()
         answered, pending = found
-        if answered:
-            self._post(CallsAnswered(loop_time(), answered))
         for call, output in pending:
             owed.append(output)
             group.start_soon(self._await_output, call, output, what)
+        if answered:
+            await self._answered(answered)
         done = {call.id for call, _ in (*answered, *pending)}
         return tuple(call for call in calls if call.id not in done)
 
@@ -232,7 +296,7 @@ class CallAnswerer:
         if isinstance(answers, Raised):
             self._post(CallsUnanswered(loop_time(), (call,), answers.error))
         else:
-            self._post(CallsAnswered(loop_time(), answers))
+            await self._answered(answers)
 
     async def _answer(self, call: Call) -> None:
         tools = _NO_TOOLS if self._tools is None and call.is_cut else self._tools
@@ -245,7 +309,7 @@ class CallAnswerer:
         except CallNotAnsweredError as error:
             self._post(CallsUnanswered(loop_time(), (call,), error))
         else:
-            self._post(CallsAnswered(loop_time(), ((call, output.text),), output.failed))
+            await self._answered(((call, output.text),), failed=output.failed)
         finally:
             self._running.pop(id(call), None)
 

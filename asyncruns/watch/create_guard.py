@@ -6,15 +6,25 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, joined, loop_time
 from asyncruns.errors import APIConnectionError, APIStatusError
 from asyncruns.watch.open_watches import OpenWatches
+from asyncruns.watch.recorder import WatchRecorder
 
 T = TypeVar("T")
 
 log: Final = logging.getLogger("asyncruns.watch")
+
+
+class SendsLater(Protocol):
+    """Sends requests when a budget allows."""
+
+    def write_first(self, write: Callable[[], Awaitable[object]]) -> None:
+        """Call this once, directly before the next request that changes something."""
+        ...
 
 
 class CreateGuard:
@@ -26,6 +36,8 @@ class CreateGuard:
             says that no run was created.
         lost: Called when the caller was cancelled, and it is not known whether a run was created.
         cancels: Whether `late` cancels the run, so that closing the client must wait for the answer.
+        recorder: Notes in a journal how far the create has come; None without one. An attribute, too.
+        sender: Sends the requests later, as a budget allows; None if they are sent at once.
     """
 
     def __init__(
@@ -35,10 +47,27 @@ class CreateGuard:
         late: Callable[[Any], Awaitable[object]],
         lost: Callable[[], object],
         cancels: bool,
+        recorder: WatchRecorder | None = None,
+        sender: SendsLater | None = None,
     ) -> None:
         self._watches = watches
         self._late, self._lost = late, lost
         self._cancels = cancels
+        self.recorder: WatchRecorder | None = recorder
+        self._sender = sender
+
+    async def note(self) -> None:
+        """Note in the journal, if there is one, that the create is about to be sent. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be written. The request that comes next raises it if that is sent later.
+        """
+        if self.recorder is None:
+            return
+        if self._sender is None:
+            await self.recorder.will_create("create")
+        else:
+            self._sender.write_first(partial(self.recorder.will_create, "create"))
 
     async def keep(self, create: Coroutine[Any, Any, T], find: Callable[[], Coroutine[Any, Any, T]] | None = None) -> T:
         """Send a request, and return its answer.

@@ -63,6 +63,7 @@ from asyncruns.lifecycle import (
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import WATCH_LOG, log_poll
+from asyncruns.watch.recorder import WatchRecorder
 from asyncruns.watch.requests import send_for_event
 from asyncruns.watch.stream_follower import StreamFollower
 
@@ -112,6 +113,7 @@ class Engine(Generic[R]):
         self._machine = machine
         self._answering = answering
         self._following = following
+        self._recorder: WatchRecorder | None = None
         self._on_notice, self._on_end, self._on_read = on_notice, on_end, on_read
         self._poll_at = math.inf
         self._if_silent = 0.0  # the poll is only due if the stream has been silent for this many seconds
@@ -140,9 +142,14 @@ class Engine(Generic[R]):
         self.entered = task
         self._answering.use(context, owners=(self, ANSWERING))
 
-    def begin_with(self, ref: RunRef) -> None:
-        """Set the run to watch, before `run` is called."""
-        self.ref, self.refs = ref, (ref,)
+    def begin_with(self, ref: RunRef, refs: tuple[RunRef, ...] = ()) -> None:
+        """Set the run to watch, and all runs of the watch if it has others, before `run` is called."""
+        self.ref, self.refs = ref, refs or (ref,)
+
+    def record_with(self, recorder: WatchRecorder) -> None:
+        """Set what writes down calls and submits, before `run` is called."""
+        self._recorder = recorder
+        self._answering.record_with(recorder)
 
     async def run(self, given: Snapshot[R] | None, begun: asyncio.Future[None]) -> None:
         """Watch until the run has ended, or until the watch is left.
@@ -368,6 +375,8 @@ class Engine(Generic[R]):
                 self._answering.stop(approvals=approvals)
             case Submit(answers, snapshot, keep):
                 request = self._client.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
+                if self._recorder is not None:
+                    self._recorder.will_submit(answers)
                 group.start_soon(self._change, request, Asked.SUBMIT)
             case Cancel():
                 group.start_soon(self._change, self._client.dialect.cancel(self.ref), Asked.CANCEL)
@@ -404,10 +413,12 @@ class Engine(Generic[R]):
             is_cut_off = True
             try:
                 if following is None or not await following.may_ask(self.receive, self._machine.snapshot):
-                    following, event = None, await self._ask(request, asked)
+                    following = None
+                send = partial(self._send_change, request, asked, following)
+                if self._recorder is None or asked is not Asked.SUBMIT:
+                    event = await send()
                 else:
-                    event = await following.ask(request)
-                    log_poll(WATCH_LOG, self.ref, event)
+                    event = await self._recorder.submit(send, may_be_lost=not self._client.dialect.shows_submits)
                 is_cut_off = False
             finally:
                 del self._changing[scope]
@@ -423,6 +434,15 @@ class Engine(Generic[R]):
                 self.receive(StreamBegun(loop_time()))
         if following is not None and following.is_read and not scope.cancelled_caught:
             await self._read(following)
+
+    async def _send_change(
+        self, request: Request, asked: Asked, following: StreamFollower[R] | None
+    ) -> Observed | Refused:
+        if following is None:
+            return await self._ask(request, asked)
+        event = await following.ask(request)
+        log_poll(WATCH_LOG, self.ref, event)
+        return event
 
     async def _read(self, following: StreamFollower[R]) -> None:
         await following.read(self._hear)

@@ -98,6 +98,16 @@ def warn_of_uncancelled(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:
         _write(log, logging.WARNING, outcome.ref, message, str(outcome.cancel_error))
 
 
+def log_unwritten(log: logging.Logger, ref: RunRef, what: str, error: Exception) -> None:
+    """Log, at WARNING, what could not be written into the journal of a run."""
+    _write(log, logging.WARNING, ref, "The journal of %s could not be written: %s", f"{what}: {error}")
+
+
+def warn_of_unresumed(log: logging.Logger, ref: RunRef, error: Exception) -> None:
+    """Log, at WARNING, that a run in a journal cannot be watched."""
+    _write(log, logging.WARNING, ref, "The run %s is in the journal, and cannot be watched here: %s", str(error))
+
+
 def log_broken(log: logging.Logger, ref: RunRef, error: Exception) -> None:
     """Log, at ERROR, that an unexpected error ended a watch."""
     _write(log, logging.ERROR, ref, "The watch of %s broke: %s", type(error).__name__, error)

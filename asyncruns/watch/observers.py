@@ -45,7 +45,7 @@ COALESCED: Final = (StatusChanged, ProgressChanged, ConnectivityChanged, ToolRep
 SLOW_OBSERVER_S: Final = 1.0
 
 Observer = Callable[[Any], Awaitable[None] | None]
-_QueuedCall = tuple[Observer, object, str, Context | None, tuple[object, ...]]
+_QueuedCall = tuple[Observer, object, str, Context | None, tuple[object, ...], Callable[[], object] | None]
 
 
 class Ended(Generic[R]):
@@ -222,19 +222,31 @@ def calls_for(event: Notice | Ended[Any], observers: Mapping[str, Any]) -> Itera
             yield observer, value, name
 
 
-async def deliver(feed: Feed[R], observers: Mapping[str, Any], owners: tuple[object, ...]) -> None:
-    """Call the observers, one event after the other, until cancelled or until the feed ends."""
+async def deliver(
+    feed: Feed[R],
+    observers: Mapping[str, Any],
+    owners: tuple[object, ...],
+    then: Callable[[AnyOutcome[R]], object],
+) -> None:
+    """Call the observers, one event after the other, until cancelled or until the feed ends.
+
+    `then` is called with each outcome that `on_terminal` got, and has returned for.
+    """
     with feed.reader():
         while event := await feed.get():
             for observer, value, name in calls_for(event, observers):
                 await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
-                await call_observer(observer, value, name, owners=owners)
+                has_returned = await call_observer(observer, value, name, owners=owners)
+                if has_returned and name == "on_terminal" and isinstance(event, Ended):
+                    then(event.outcome)
 
 
 async def call_observer(
     observer: Observer, value: object, name: str, *, context: Context | None = None, owners: tuple[object, ...] = ()
-) -> None:
+) -> bool:
     """Call an observer, and wait until it is done; log what it raises, or that it took 1 s or longer.
+
+    Returns whether it returned, and did not raise.
 
     Args:
         observer: The function to call.
@@ -250,6 +262,7 @@ async def call_observer(
         log.error("%s raised an exception; the watch goes on", name, exc_info=result.error)
     elif (took := loop.time() - began) >= SLOW_OBSERVER_S:
         log.warning("%s took %.1f s; the watch went on, and later calls of observers were delayed", name, took)
+    return not isinstance(result, Raised)
 
 
 class Observers:
@@ -271,6 +284,7 @@ class Observers:
         of: object,
         context: Context | None = None,
         owners: tuple[object, ...] = (),
+        then: Callable[[], object] | None = None,
     ) -> None:
         """Queue a call of this observer with this value.
 
@@ -283,11 +297,12 @@ class Observers:
             of: The run that the value is about.
             context: The context variables that it sees, in a copy; by default those of the task that calls observers.
             owners: The objects that it works for (see `user_code.OWNERS`).
+            then: Called when the observer has returned, but not if it raised.
         """
         is_behind = len(self._queue) >= COALESCE_ABOVE
         key = (of, id(observer), *_subject(value)) if is_behind and isinstance(value, COALESCED) else object()
         self._queue.pop(key, None)
-        self._queue[key] = (observer, value, name, context, owners)
+        self._queue[key] = (observer, value, name, context, owners, then)
         wake(self._news)
 
     async def run(self) -> None:
@@ -296,9 +311,11 @@ class Observers:
         while True:
             while self._queue:
                 await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
-                _, (observer, value, name, context, owners) = self._queue.popitem(last=False)
+                _, (observer, value, name, context, owners, then) = self._queue.popitem(last=False)
                 self._calling_since = loop.time()
-                await call_observer(observer, value, name, context=context, owners=owners)
+                has_returned = await call_observer(observer, value, name, context=context, owners=owners)
+                if has_returned and then is not None:
+                    then()
                 self._calling_since = None
                 wake(self._called)
             self._news = loop.create_future()

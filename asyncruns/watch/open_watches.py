@@ -11,9 +11,14 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
+from asyncruns.abc import Journal
+from asyncruns.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from asyncruns.watch.recorder import WatchRecorder
 
 LEAVING_PASSES: Final = 8  # passes of the event loop, within which a task that was just cancelled begins to leave
 
@@ -58,9 +63,16 @@ class OpenWatch:
 
 
 class OpenWatches:
-    """The open watches of one client."""
+    """The open watches of one client.
+
+    Attributes:
+        journal: Where the client's watches write down what must not be lost; None for nowhere.
+        claimed: What records the watches that were claimed there, and are not entered yet, by their keys.
+    """
 
     def __init__(self) -> None:
+        self.journal: Journal | None = None
+        self.claimed: dict[str, WatchRecorder] = {}
         self._all: dict[OpenWatch, None] = {}
 
     def add(self, leave: Callable[[float], object] | None = None) -> OpenWatch:
@@ -133,6 +145,18 @@ class OpenWatches:
     def _here(self) -> list[OpenWatch]:
         loop = asyncio.get_running_loop()
         return [watch for watch in self._all if watch.loop is loop]
+
+
+def take_claimed(client: object, recorder: WatchRecorder) -> None:
+    """Note that a watch that was claimed is entered.
+
+    Raises:
+        InvalidRequestError: The client was closed in the meantime, so that the watch was released.
+    """
+    claimed = open_watches_of(client).claimed
+    if claimed.get(recorder.key) is not recorder:
+        raise InvalidRequestError("The client was closed since this watch was resumed, so it was left in the journal")
+    del claimed[recorder.key]
 
 
 def keeps_open_watches(client: object) -> bool:

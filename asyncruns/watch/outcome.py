@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, overload, runtime_checkable
 
@@ -29,6 +29,7 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.schemas.output_type import output_type_of
+from asyncruns.watch.handover import HandedOver, token_for
 from asyncruns.watch.outcome_clients import LeftBehind, reads_results
 from asyncruns.watch.parsed import last_written, parsed_answer
 from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
@@ -66,6 +67,7 @@ _WHY: Final = {
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
     Reason.MAX_ROUNDS: "it asked for calls again after max_rounds rounds; pass outputs to watcher.submit() to go on",
     Reason.NOT_CREATED: "the run could not be created, or was not, since the fleet was left",
+    Reason.TAKEN_OVER: "by the journal, the run is watched elsewhere, or was left for resume(), or was delivered",
     Reason.BROKE: "watching it raised an unexpected error; the other watches go on",
     Reason.SUBMIT_LOST: "the answer to a submit was lost, and polls can't show if it was accepted; a new run may go on",
 }
@@ -171,6 +173,8 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     _output_type: Any = None
     _is_unknown: bool = False  # whether the dialect does not know the status
     _context: Held | None = None
+    _handed: HandedOver | None = None  # what its token needs to know; None if there is nothing to go on with
+    _token: str = ""  # of an outcome that was unpickled
     _client: RunClient[R]
 
     _raises: ClassVar[type[RunError]] = RunError
@@ -180,6 +184,16 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     def context(self) -> Any:
         """What the caller gave as `context=`; None if nothing. It is neither in JSON nor in a pickle."""
         return value_in(self._context)
+
+    @property
+    def token(self) -> str:
+        """The token with which another process goes on with the watch, if it finished before the run ended; else "".
+
+        `RunWatcher.token` says what it is, and what it holds.
+        """
+        if self._handed is None or not self.refs:
+            return self._token
+        return token_for(self.ref, self.refs, self.label, self._handed, self._client)
 
     def unwrap(self) -> R:
         """Return the run if it is completed, otherwise raise.
@@ -321,8 +335,10 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         return fields
 
     def __reduce__(self) -> tuple[Any, ...]:
-        left_out = ("_client", "_context", "_output_type")
+        left_out = ("_client", "_context", "_output_type", "_handed", "_token")
         fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name not in left_out}
+        if token := self.token:
+            fields["_token"] = token
         return _restored, (type(self), fields, _pickled_type(self._output_type))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -455,8 +471,9 @@ def outcome_of(
     cancel_error: Exception | None,
     label: object,
     output_type: Any = None,
+    handed: Callable[[End], HandedOver | None] | None = None,
 ) -> AnyOutcome[R]:
-    """Return the typed outcome for an end of the lifecycle."""
+    """Return the typed outcome for an end of the lifecycle; `handed` makes what a token of the watch needs to know."""
     snapshot = end.snapshot
     outcome: AnyOutcome[R] = _TYPES[end.kind](
         ref=ref,
@@ -479,6 +496,7 @@ def outcome_of(
         _output_type=output_type,
         _is_unknown=snapshot is not None and snapshot.phase is Phase.UNKNOWN,
         _context=context,
+        _handed=None if end.kind.is_final or handed is None else handed(end),
         _client=client,
     )
     return outcome

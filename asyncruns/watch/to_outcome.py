@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from asyncruns._loop import admitted
 from asyncruns.abc import MultiWireClient, RunClient
@@ -12,7 +12,8 @@ from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.watcher import RunWatcher, cancel_unwatched
+from asyncruns.watch.recorder import WatchRecorder
+from asyncruns.watch.watcher import RunWatcher, cancel_unwatched, outcome_of_watch, settle_later
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
@@ -20,7 +21,9 @@ R = TypeVar("R")
 log: Final = logging.getLogger("asyncruns.watch")
 
 
-def create_guard_for(client: RunClient[Any], options: WatchOptions) -> CreateGuard:
+def create_guard_for(
+    client: RunClient[Any], options: WatchOptions, recorder: WatchRecorder | None = None
+) -> CreateGuard:
     """Return the guard for the create of a run that is then watched with these options.
 
     If the caller is cancelled before the answer to the create arrives, the run is cancelled with `on_exit="cancel"`;
@@ -35,6 +38,8 @@ def create_guard_for(client: RunClient[Any], options: WatchOptions) -> CreateGua
             await cancel_unwatched(client, run, options)
         else:
             ref = client.dialect.identify(run, {})
+            if recorder is not None:
+                recorder.created(ref)
             log.warning(
                 "A caller was cancelled while its run %s was created; the run goes on at the server",
                 on_one_line(str(ref)),
@@ -43,7 +48,7 @@ def create_guard_for(client: RunClient[Any], options: WatchOptions) -> CreateGua
     def lost() -> None:
         log.warning("A caller was cancelled while its run was created, and no answer came; a run may go on")
 
-    return CreateGuard(open_watches_of(client), late=late, lost=lost, cancels=cancels)
+    return CreateGuard(open_watches_of(client), late=late, lost=lost, cancels=cancels, recorder=recorder)
 
 
 async def watch_to_outcome(
@@ -53,17 +58,26 @@ async def watch_to_outcome(
     *,
     thread_id: str | None = None,
     run_id: str | None = None,
+    recorder: WatchRecorder | None = None,
+    token: str | None = None,
 ) -> AnyOutcome[R]:
-    """Watch a run until it ends, and return the outcome; `RunWatcher` describes the arguments.
+    """Watch a run until it ends, and return the outcome; `RunWatcher` describes the other arguments.
 
     Safe to cancel: the run is left as `on_exit` says, also if the watch has not begun yet.
+
+    Args:
+        recorder: What has recorded the create of the run.
     """
-    if isinstance(client, MultiWireClient):
+    if isinstance(client, MultiWireClient) and token is None:
         client = client.for_run(run if thread_id is None and run_id is None else None)
-    watched: RunClient[R] = client
+    watched = cast("RunClient[R]", client)
 
     def watcher() -> RunWatcher[R]:
-        return RunWatcher(watched, run, thread_id=thread_id, run_id=run_id, **options)
+        if token is not None:
+            return RunWatcher(watched, token=token, **options)
+        made: RunWatcher[R] = RunWatcher(watched, run, thread_id=thread_id, run_id=run_id, **options)
+        made._created_with = recorder
+        return made
 
     cancels = options.get("on_exit") == "cancel"
     try:
@@ -73,7 +87,7 @@ async def watch_to_outcome(
         if cancels:
             async with watcher():
                 raise
+        if recorder is not None:
+            settle_later(recorder.settled(None, None), watched)
         raise
-    async with watcher() as entered:
-        outcome = await entered.wait()
-    return entered.outcome or outcome  # with on_exit="cancel", leaving may have updated it
+    return await outcome_of_watch(watcher())

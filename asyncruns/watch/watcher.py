@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import Any, Final, Generic, TypeVar, Unpack, overload
 
 import anyio
 from msgspec import UNSET, UnsetType
@@ -29,21 +29,32 @@ from asyncruns._loop import (
     outlasting,
     wall_time,
 )
-from asyncruns.abc import AsyncOnly, HasId, MultiWireClient, RunClient
+from asyncruns.abc import AsyncOnly, HasId, Journal, MultiWireClient, RunClient
 from asyncruns.dialects.given import check_client
-from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef
+from asyncruns.errors import InvalidRequestError, JournalError, NotOwnerError
+from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, Reason, RunLifecycle, RunRef
+from asyncruns.lifecycle.records import Wish, ref_of
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
+from asyncruns.watch.handover import HandedOver, check_has_journal, handed_over, token_alone, token_for
 from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import OBSERVER_OPTIONS, E, Ended, Feed, calls_for, deliver, stamped
-from asyncruns.watch.open_watches import OpenWatch, open_watches_of
+from asyncruns.watch.open_watches import OpenWatch, open_watches_of, take_claimed
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
+from asyncruns.watch.recorded_end import recorded_end
+from asyncruns.watch.recorder import (
+    WatchRecorder,
+    begin_as_created,
+    begin_to_record,
+    check_label,
+    go_on_to_record,
+    record_of,
+)
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.watch.subscribers import Subscribed, Subscribers
 from asyncruns.wire.plain import Held
@@ -79,6 +90,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             `run_id`.
         thread_id: The thread of the run, when `run` is not given.
         run_id: The run, when `run` is not given.
+        token: What `token` of another watcher, of a watch or of an outcome returned, to go on with that watch, in place
+            of a run. It has the label of that. On entering, it is claimed in the journal that it is of.
         tools: The `Toolset` that answers tool calls, all calls of a round at once. Calls that still run shortly before
             the run expires (5 s at most) are stopped and answered with an error, so that the run lives. Default None:
             if no handler answers a call, the watch finishes as `NeedsCaller`.
@@ -108,7 +121,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         context: Any object of the caller's. Tools of this run get it as `value` of their `ToolContext`, handlers as
             `context` of their calls, and observers as `context` of each event and of the outcome. Default None.
         label: Any object that tells this watch from others, such as a key or a row of the caller's; the outcome has it
-            as `label`. Default None.
+            as `label`. With a journal it must be a plain JSON value, which is written down. Default None.
         output_type: The type that `outcome.parsed()` reads the run's text as: a pydantic model, a msgspec Struct, a
             dataclass, a TypedDict, or another type that these libraries read JSON as. It sends nothing: the schema is
             sent when the run is created, as by `client.run(output_type=...)`. Default None.
@@ -147,6 +160,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
         InvalidRequestError: The arguments do not name a run, or an option is unknown or has an unusable value; or, on
             entering, another watch reads this stream.
         APIError: On entering: the stream ended, or `timeout` passed, before the stream named its run.
+        JournalError: On entering: the client has a journal, and it could not be written.
+        NotOwnerError: On entering: another process that has the same journal watches the run; or the watch of a token
+            was delivered or forgotten.
     """
 
     @overload
@@ -168,6 +184,11 @@ class RunWatcher(AsyncOnly, Generic[R]):
         **options: Unpack[WatchOptions],
     ) -> None: ...
 
+    @overload
+    def __init__(
+        self: RunWatcher[Any], client: RunClient[Any], *, token: str, **options: Unpack[WatchOptions]
+    ) -> None: ...
+
     def __init__(
         self,
         client: RunClient[Any],
@@ -175,13 +196,16 @@ class RunWatcher(AsyncOnly, Generic[R]):
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
+        token: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
         check_client(client, "RunWatcher")
-        if isinstance(client, MultiWireClient) and run is not None:
-            client = client.for_run(run)
-        run = client.dialect.given(run)
+        self._token = None if token is None else token_alone(token, run=run, **given)
+        by = run if self._token is None else self._token.run
+        if isinstance(client, MultiWireClient) and by is not None:
+            client = client.for_run(by)
+        run = client.dialect.given(run if self._token is None else self._token.ref)
         check_watch_options(options)
         self._client = client
         self._context = Held.of(options.get("context"))
@@ -206,6 +230,19 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._output_type = options.get("output_type")
         self._cancels_on_exit = options.get("on_exit") == "cancel"
         self._label = options.get("label")
+        # The process that answers the calls of the run records it.
+        self._journal = None if options.get("observe_only") else open_watches_of(client).journal
+        self._recorder: WatchRecorder | None = None
+        self._created_with: WatchRecorder | None = None  # what has recorded the create of the run
+        if self._token is not None and not options.get("observe_only"):
+            check_has_journal(self._token, self._journal)
+        elif self._token is not None:
+            self._token = None  # it only names the run: another process goes on with the watch
+        self._delivered: AnyOutcome[R] | None = None  # what the caller has
+        self._observed_end: AnyOutcome[R] | None = None  # what `on_terminal` has returned for
+        self._settles_late = False  # whether the journal gets to know only after this was left what became of it
+        if self._journal is not None:
+            check_label(self._label)
         self._machine = RunLifecycle(policy_of(options, client.dialect))
         self._answering = CallAnswerer(
             handler=options.get("on_requires_action"),
@@ -250,6 +287,15 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._engine.entered_by(asyncio.current_task(), contextvars.copy_context())
         if self._following is not None:
             await self._begin_to_follow(self._following)
+        if self._recorder is not None:
+            take_claimed(self._client, self._recorder)
+        elif self._token is not None:
+            self._take_up(await go_on_to_record(self._journal, self._token, self._settle_unbegun))
+        elif self._journal is not None:
+            await self._begin_to_record(self._journal)
+        if self._recorder is not None:
+            self._recorder.on_wish = self._grant
+            self._engine.record_with(self._recorder)
         self._started = loop_time()
         self._open = open_watches_of(self._client).add(self._leave if self._cancels_on_exit else None)
         await self._task.start(
@@ -259,6 +305,34 @@ class RunWatcher(AsyncOnly, Generic[R]):
             leave=lambda: self.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None),
         )
         return self
+
+    async def _begin_to_record(self, journal: Journal) -> None:
+        try:
+            self._recorder = self._created_with
+            if self._recorder is None:
+                self._recorder = await begin_to_record(journal, record_of(self.ref, self._label), self._settle_unbegun)
+            else:
+                await begin_as_created(self._recorder)
+        except BaseException as error:
+            if self._following is not None:
+                await self._following.close()
+            if self._cancels_on_exit and not isinstance(error, NotOwnerError):
+                await cancel_unwatched(self._client, self.ref)
+                if isinstance(error, JournalError):
+                    raise type(error)(
+                        f"The run {self.ref} was cancelled, as it is not in the journal: {error.__cause__ or error}"
+                    ) from error
+            raise
+
+    def _settle_unbegun(self, recorder: WatchRecorder) -> None:
+        """Leave a watch to `resume` whose caller was cancelled while it was written down."""
+        settle_later(recorder.settled(None, None), self._client)
+
+    def _take_up(self, recorder: WatchRecorder) -> None:
+        """Go on with a watch that was claimed, or that a token has handed over; to be called before entering."""
+        record = recorder.record
+        self._recorder, self._label = recorder, record.label
+        self._engine.begin_with(ref_of(record), record.refs)
 
     async def _begin_to_follow(self, following: StreamFollower[R]) -> None:
         """Read the stream until it names its run.
@@ -302,9 +376,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
             finally:
                 if self._following is not None:
                     await self._following.close()
+                if self._recorder is not None and not self._settles_late:
+                    await self._recorder.settled(self._delivered or self._observed_end, self.outcome)
             if self.outcome is not None and self.outcome.refs != self._engine.refs:
                 # The answer to a submit arrived after the end: it created a follow-up, which has a ref of its own.
-                self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
+                handed = None if self._engine.is_over else self._handed_over(self._machine.end)
+                self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs, _handed=handed)
         self._task.raise_once(error, "The watch of %s failed with an unexpected error", on_one_line(str(self.ref)))
 
     def _leave(self, by: float) -> None:
@@ -316,7 +393,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         """Wait until the watch finishes, and return its outcome.
 
         Can be called again: after `submit()` or `cancel_run()` have resumed a finished watch, it waits for the new
-        outcome. Safe to cancel: the watch goes on until its block is left.
+        outcome. Safe to cancel: the watch goes on until its block is left. A journal forgets the watch then.
 
         Raises:
             InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop, or
@@ -339,7 +416,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
                     f"The watcher of {self.ref} was left before the watch finished; call wait() inside its block"
                 )
             if self.outcome is not None and self._ended.is_set():  # a submit may have resumed the watch since
-                return self.outcome
+                self._delivered = outcome = self.outcome
+                return outcome
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events of the watch; the last one is `Ended`. For one reader, which may stop at any time.
@@ -357,6 +435,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             while event := await self._iterated.get():
                 yield event
                 if isinstance(event, Ended):
+                    self._delivered = event.outcome  # the reader has come back
                     return
         self._task.raise_failure()
 
@@ -496,6 +575,58 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._engine.is_running:
             self._engine.poll_now()
 
+    def token(self) -> str:
+        """Return a text with which another process goes on with this watch, as `client.watch(token=...)` does.
+
+        It begins with "asyncruns1.", and holds no credential, header or URL, but what is said below; treat it as you
+        treat the label and the outputs of tools.
+
+        With a journal it names the watch there, and is valid at any time after entering. It can be used once this
+        process has left the watch, or has ended: until then, using it raises a `NotOwnerError`. All that the
+        journal holds is kept, so no call begins twice. The token of a `GaveUp` has what a token without a journal has
+        in addition, since the journal forgets the watch when its outcome was delivered.
+
+        Without a journal it has the dialect and the ids of the run, the label if that is plain JSON, the outputs of the
+        open round, and the ids of calls that had begun, which are then treated as `if_interrupted` says; for a response
+        also the parameters of its follow-ups, so it is not small. It may be used once: two watches that go on from it
+        run the tools twice. So it is returned only after this watch has finished, or was left.
+
+        If the parameters of a response may hold a credential, such as the headers of an MCP server, they are left out,
+        and the client to go on with is `client.responses.continued(parameters)`.
+
+        Raises:
+            InvalidRequestError: The run has ended; or the watcher was not entered; or there is no journal, and the
+                watch goes on.
+        """
+        is_left = self._task.is_done
+        if self.outcome is not None and (self._ended.is_set() or is_left):
+            if not (token := self.outcome.token):
+                raise InvalidRequestError(f"The run {self.ref} has ended: there is nothing to go on with")
+            return token
+        if not self._task.was_started:
+            raise InvalidRequestError("This watcher was not entered, so there is nothing to go on with: pass its ref")
+        if (self._recorder is None or self._recorder.is_private) and not is_left:
+            raise InvalidRequestError(
+                f"The watch of {self.ref} goes on, and has no journal: two watches would run its tools twice. Leave it "
+                "first, or pass journal=SQLiteJournal(...) to the client"
+            )
+        return token_for(self.ref, self._engine.refs, self._label, self._handed_over(None), self._client)
+
+    def _handed_over(self, end: End | None) -> HandedOver:
+        if self._recorder is None:
+            return handed_over("", self._machine, end)
+        return self._recorder.handed_over(self._machine, end)
+
+    def _grant(self, wish: Wish, run: str | RunRef) -> bool:
+        """Do what another process asks of this watch; return False if it does not watch this run."""
+        if (isinstance(run, RunRef) and run not in self._engine.refs) or not self._engine.is_running:
+            return False
+        if wish is Wish.POLL:
+            self._engine.poll_now()
+        elif not self._engine.is_over:
+            self._engine.receive(CancelAsked(loop_time()))
+        return True
+
     def _receive_if_running(self, event: Event) -> None:
         if not self._engine.is_running or self._engine.is_over:
             raise InvalidRequestError(
@@ -511,6 +642,19 @@ class RunWatcher(AsyncOnly, Generic[R]):
         Of a stream, the ids are known once the watcher was entered.
         """
         return self._engine.ref
+
+    @property
+    def label(self) -> Any:
+        """What the caller gave as `label=`; of a watch that is resumed, what the journal has."""
+        return self._label
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace context in which the watch was written down first, to link to; "" if there was none.
+
+        It is that of OpenTelemetry's current span, if the program uses OpenTelemetry. "" without a journal.
+        """
+        return "" if self._recorder is None else self._recorder.record.traceparent
 
     @property
     def polls(self) -> int:
@@ -539,12 +683,15 @@ class RunWatcher(AsyncOnly, Generic[R]):
             await self._engine.run(self._given, begun)
             return
         async with anyio.create_task_group() as group:
-            observe = partial(deliver, self._observed, self._observers, (self._engine,))
+            observe = partial(deliver, self._observed, self._observers, (self._engine,), self._was_observed)
             group.start_soon(outlasting, observe, group.cancel_scope)
             await self._engine.run(self._given, begun)
             with anyio.move_on_after(OBSERVER_GRACE_S):
                 await self._observed.drained()
             group.cancel_scope.cancel()
+
+    def _was_observed(self, outcome: AnyOutcome[R]) -> None:
+        self._observed_end = outcome
 
     def _receive(self, event: Event) -> None:
         self._engine.receive(event)
@@ -577,6 +724,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             if self._following is not None and self._subscribers:
                 self._following.held.discard()  # as when they began
             return
+        if self._recorder is not None and end.reason in (Reason.NOT_FOUND, Reason.GONE):
+            end = recorded_end(self._recorder.record, self._client) or end
         self.outcome = outcome_of(
             end,
             self._engine.ref,
@@ -590,6 +739,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancel_error=self._machine.cancel_error,
             label=self._label,
             output_type=self._output_type,
+            handed=self._handed_over,
         )
         self._deliver(Ended(self.outcome))
         self._ended.set()
@@ -600,11 +750,52 @@ class RunWatcher(AsyncOnly, Generic[R]):
             warn_of_uncancelled(WATCH_LOG, self.outcome)
 
 
+async def outcome_of_watch(watcher: RunWatcher[R]) -> AnyOutcome[R]:
+    """Enter a watcher, and return the outcome once it was left.
+
+    The journal is told only after the caller has the outcome, in the background: a caller that is cancelled in the
+    meantime has none. Closing the client waits for that.
+    """
+    watcher._settles_late = True
+    delivered: AnyOutcome[R] | None = None
+    try:
+        async with watcher:
+            outcome = await watcher.wait()
+        delivered = watcher.outcome or outcome  # with on_exit="cancel", leaving may have updated it
+        return delivered
+    finally:
+        if watcher._recorder is not None:
+            settled = watcher._recorder.settled(delivered or watcher._observed_end, watcher.outcome)
+            settle_later(settled, watcher._client)
+
+
+_SETTLING: Final[set[asyncio.Task[None]]] = set()
+
+
+def settle_later(settling: Coroutine[Any, Any, None], client: RunClient[Any]) -> None:
+    """Write in the background what became of a single watch; closing the client waits for it."""
+    watches = open_watches_of(client)
+    known = watches.add()
+    known.leave_by(loop_time() + LEAVING_GRACE_S)
+
+    async def settle() -> None:
+        try:
+            await settling
+        finally:
+            watches.remove(known)
+
+    task = asyncio.create_task(settle(), name="asyncruns journal")
+    _SETTLING.add(task)  # the loop keeps only a weak reference
+    task.add_done_callback(_SETTLING.discard)
+
+
 async def cancel_unwatched(client: RunClient[Any], run: Any, options: WatchOptions | None = None) -> None:
     """Cancel a run whose caller was cancelled before the run was watched.
 
     Takes at most as long as leaving a watch, and logs the same warning if the run could not be cancelled.
     """
     cancelling: WatchOptions = {**(options or WatchOptions()), "on_exit": "cancel"}
-    async with RunWatcher(client, run, **cancelling):
+    watcher: RunWatcher[Any] = RunWatcher(client, run, **cancelling)
+    watcher._journal = None  # no caller is to get its outcome
+    async with watcher:
         pass

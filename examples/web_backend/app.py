@@ -1,12 +1,15 @@
 """A web backend: each question becomes a response, and every tab that shows it sees live what happens.
 
-uvicorn examples.web_backend.app:app --timeout-graceful-shutdown 3
+uvicorn examples.web_backend.app:app --workers 2 --timeout-graceful-shutdown 3
+
+What a worker leaves when it ends, or is killed, is in a journal, from which any worker of this machine takes it up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,16 +17,32 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from asyncruns import APIError, Client, Fleet, InvalidWebhookSignatureError, ToolContext, Toolset, Watch
+from asyncruns import (
+    APIError,
+    Client,
+    Completed,
+    Ended,
+    Fleet,
+    InvalidWebhookSignatureError,
+    JournalError,
+    SQLiteJournal,
+    ToolContext,
+    Toolset,
+    Watch,
+    WatchGaveUpError,
+)
 
 MODEL = os.environ.get("MODEL", "gpt-4o")
+JOURNAL = os.environ.get("JOURNAL", "questions.db")  # of all workers
+RELOAD_S = float(os.environ.get("RELOAD_S", "10"))  # in which a tab that was closed, or cut off, is there again
+RESUME_EVERY_S = 2.0
 KEPT_QUESTIONS = 1000
 SHOWN = ("event", "phase", "text", "calls", "call_id", "tool", "progress", "output", "failed")
-RELOAD_S = 2.0  # a tab that is reloaded closes its connection, and opens another one
+log = logging.getLogger(__name__)
 
 tools = Toolset(timeout=30)
 
@@ -44,7 +63,7 @@ class Asked(BaseModel):
 
 
 class Question:
-    """A question that is being answered, or was, and the tabs that show it."""
+    """A question that this worker answers, or has answered, and the tabs that show it."""
 
     def __init__(self, asked: Asked, watch: Watch[Any]) -> None:
         self.asked = asked
@@ -58,7 +77,11 @@ class Question:
         yield f"event: question\ndata: {json.dumps(self.asked.text)}\n\n"
         try:
             async for event in self.watch.subscribe():
-                yield f"data: {json.dumps(shown(event.to_dict()))}\n\n"
+                fields = shown(event.to_dict())
+                if isinstance(event, Ended) and isinstance(event.outcome, Completed):
+                    fields["text"] = await event.outcome.text()  # a question that was taken up has no stream
+                yield f"data: {json.dumps(fields)}\n\n"
+            await self.watch  # a tab has shown the outcome, so the journal may forget it
         finally:
             self.tabs -= 1
             self.note_closed()
@@ -81,19 +104,49 @@ def shown(event: dict[str, Any]) -> dict[str, Any]:
     return {name: event[name] for name in SHOWN if name in event} | {"reason": outcome.get("reason")}
 
 
-def delivered(outcome: object) -> None:
-    """Take an outcome that no caller waits for, so that the fleet need not keep it."""
+class Questions(dict[str, Question]):
+    """The questions that this worker answers, or has answered, by their names."""
+
+    def keep(self, name: str, asked: Asked, watch: Watch[Any]) -> None:
+        """Keep a question that no tab shows yet."""
+        self[name] = question = Question(asked, watch)
+        question.note_closed()
+
+    async def discard_oldest(self) -> None:
+        """Discard the oldest answers, although no tab may have shown them, if too many are kept."""
+        for name in [name for name, question in self.items() if not question.watch.is_active][:-KEPT_QUESTIONS]:
+            await self.pop(name).watch
+
+    async def take_up(self, fleet: Fleet[Any]) -> None:
+        """Go on with the questions of workers that have ended."""
+        for watch in await fleet.resume():
+            self.keep(watch.label["name"], Asked(**watch.label["asked"]), watch)
+
+    async def keep_up(self, fleet: Fleet[Any]) -> None:
+        """Take questions up, and discard old ones, until cancelled."""
+        while True:
+            try:
+                await asyncio.sleep(RESUME_EVERY_S)
+                await self.take_up(fleet)
+                await self.discard_oldest()
+            except JournalError:
+                log.exception("The journal could not be read; this is tried again")
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Hold one client and one fleet for the life of the process; what still runs at its end is cancelled."""
+    """Hold a journal, a client and a fleet for the life of the process; what still runs is left to other workers."""
     async with (
+        SQLiteJournal(JOURNAL) as journal,
         Client.from_env() as client,
-        Fleet(client, tools=tools, timeout=600, on_exit="cancel", on_outcome=delivered) as fleet,
+        Fleet(client, journal=journal, tools=tools, timeout=600, on_exit="leave") as fleet,
     ):
-        app.state.client, app.state.fleet, app.state.questions = client, fleet, {}
+        questions = Questions()
+        app.state.journal, app.state.client, app.state.fleet, app.state.questions = journal, client, fleet, questions
+        await questions.take_up(fleet)
+        keeping_up = asyncio.create_task(questions.keep_up(fleet))
         yield
+        keeping_up.cancel()
 
 
 app = FastAPI(lifespan=lifespan)
@@ -115,22 +168,28 @@ async def ask(asked: Asked) -> dict[str, str]:
         )
     except APIError as error:
         raise HTTPException(502, "The question could not be asked; try again later") from error
-    questions: dict[str, Question] = app.state.questions
     name = uuid.uuid4().hex
-    questions[name] = question = Question(asked, app.state.fleet.watch(stream))
-    question.note_closed()  # no tab shows it yet
-    if len(questions) > KEPT_QUESTIONS:
-        del questions[next(iter(questions))]
+    watch = app.state.fleet.watch(stream, label={"name": name, "asked": asked.model_dump()})
+    try:
+        await watch.recorded()  # from here on, it is answered even if this worker dies
+    except (APIError, JournalError, WatchGaveUpError) as error:
+        raise HTTPException(502, "The question could not be asked; try again later") from error
+    app.state.questions.keep(name, asked, watch)
     return {"id": name}
 
 
 @app.get("/questions/{name}/events")
-async def events(name: str) -> StreamingResponse:
+async def events(name: str) -> Response:
     """Stream what happens to a question to one tab."""
-    if name not in app.state.questions:
-        raise HTTPException(404, "There is no such question, or it is too old")
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # so that no proxy holds events back
-    return StreamingResponse(app.state.questions[name].events(), media_type="text/event-stream", headers=headers)
+    questions: Questions = app.state.questions
+    if name in questions:
+        return StreamingResponse(questions[name].events(), media_type="text/event-stream", headers=headers)
+    journal: SQLiteJournal = app.state.journal
+    if name not in [record.label["name"] for record in await journal.read()]:
+        raise HTTPException(404, "There is no such question, or it is too old")
+    # Another worker has it: the tab connects again, until it meets that one.
+    return Response("retry: 200\n\n", media_type="text/event-stream", headers={**headers, "Connection": "close"})
 
 
 @app.post("/webhooks")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 import pytest
 from backend import Backend, backend
 
-from asyncruns.testing import Scenario
+from asyncruns.testing import FunctionCall, Scenario
 
 pytestmark = [pytest.mark.real_time, pytest.mark.asyncio]
 SLOW = Scenario(queued=0.1, working=30.0)
+CALLING = Scenario(working=0.5, rounds=((FunctionCall("get_weather", {"city": "Paris"}),),), answer="Sunny.")
 
 
 @pytest.fixture
@@ -24,6 +27,13 @@ async def running() -> AsyncIterator[Backend]:
 
 async def all_of(running: Backend, question: str) -> list[dict[str, Any]]:
     return [event async for event in running.events(question)]
+
+
+def answer_in(events: list[dict[str, Any]]) -> str:
+    """Return the answer that the last event has, whether its text was streamed or not."""
+    assert (events[-1]["event"], events[-1]["reason"]) == ("Ended", None)
+    found: str = events[-1]["text"]
+    return found
 
 
 def text_of(events: list[dict[str, Any]]) -> str:
@@ -65,15 +75,40 @@ async def test_closing_the_last_tab_cancels_by_choice(cancels: bool) -> None:
             async with aclosing(running.events(question)) as tab:  # type: ignore[type-var]
                 await anext(tab)
         await asyncio.sleep(3.0)
-        assert running.cancelled() == cancels
+        assert running.seen("cancel") == cancels
         assert (await running.health())["active"] == (not cancels)
 
 
-async def test_sigterm_cancels_what_still_runs() -> None:
-    async with backend(SLOW) as running:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_question_survives_the_process(how: signal.Signals) -> None:
+    async with backend(CALLING) as running:
         question = await running.ask("Weather in Paris?")
-        tab = asyncio.create_task(all_of(running, question))
-        await asyncio.sleep(0.5)
-        await running.stop()
-        tab.cancel()
-        assert running.cancelled() == 1
+        async with aclosing(running.events(question)) as tab:  # type: ignore[type-var]
+            while (await anext(tab))["event"] != "ToolReported":
+                pass
+        await running.stop(how)
+        await running.start()
+        events = await all_of(running, question)
+        assert answer_in(events) == "Sunny."
+        assert running.seen("create_response") == running.seen("submit") == 1
+        assert running.seen("cancel") == 0
+
+
+async def test_an_answer_that_no_tab_has_shown_survives_the_process() -> None:
+    async with backend(Scenario(answer="Sunny.")) as running:
+        question = await running.ask("Weather in Paris?")
+        while not (await running.health())["ended"]:
+            await asyncio.sleep(0.1)
+        await running.stop(signal.SIGKILL)
+        await running.start()
+        assert answer_in(await all_of(running, question)) == "Sunny."
+
+
+async def test_questions_survive_each_of_several_workers() -> None:
+    async with backend(CALLING, "--workers", "2") as running:
+        questions = [await running.ask("Weather in Paris?") for _ in range(6)]
+        for worker in running.workers():
+            os.kill(worker, signal.SIGKILL)
+        for events in await asyncio.gather(*[all_of(running, question) for question in questions]):
+            assert answer_in(events) == "Sunny."
+        assert running.seen("create_response") == running.seen("submit") == len(questions)

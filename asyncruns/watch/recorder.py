@@ -1,0 +1,505 @@
+"""Writes down in a journal what one watch must not lose: which calls begin, their outputs, and each submit.
+
+What is not written is not done: no tool runs, and no outputs are sent, before the journal has it. It must never raise
+what a journal raised, other than a JournalError, and never decide what becomes of a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from asyncruns._loop import loop_time, wall_time
+from asyncruns.abc import Journal
+from asyncruns.errors import APIConnectionError, InvalidRequestError, JournalError, NotOwnerError
+from asyncruns.journal.memory import MemoryJournal
+from asyncruns.lifecycle import (
+    Answers,
+    Asked,
+    Call,
+    End,
+    Observed,
+    Reason,
+    Refusal,
+    RefusalKind,
+    Refused,
+    RunLifecycle,
+    RunRef,
+)
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, key_of_call, key_of_run, ref_of
+from asyncruns.watch.handover import HandedOver, Token, handed_over
+from asyncruns.watch.holders import hold, is_held, let_go
+from asyncruns.watch.logs import WATCH_LOG, log_unwritten
+from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.watch.traces import current_traceparent
+from asyncruns.wire.plain import is_plain
+from asyncruns.wire.shown_text import on_one_line
+
+LOST: Final = "The process ended while the outputs were being submitted, so it is not known if they were accepted"
+
+
+def checked_journal(journal: Journal | None) -> Journal | None:
+    """Return what a caller gave as a journal.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if journal is None or isinstance(journal, Journal):
+        return journal
+    raise InvalidRequestError(f"journal must be a Journal, such as SQLiteJournal(path); got {type(journal).__name__}")
+
+
+def check_label(label: object) -> None:
+    """Check that a label can be written into a journal.
+
+    Raises:
+        InvalidRequestError: It is no plain JSON value.
+    """
+    if not is_plain(label):
+        raise InvalidRequestError(
+            "label must be a plain JSON value when there is a journal, which writes it down; got a "
+            f"{type(label).__name__}"
+        )
+    try:
+        msgspec.json.encode(label)
+    except Exception as error:  # half of a surrogate pair, or an integer of more than 64 bits
+        raise InvalidRequestError(
+            f"label must be a plain JSON value when there is a journal, which writes it down: {error}"
+        ) from error
+
+
+class WatchRecorder:
+    """Writes down what happens to one watch.
+
+    Args:
+        journal: The journal.
+        record: The watch, as it is there or is to be added.
+        added: Waits until the journal has the watch; None if it has it already.
+        is_private: Whether the journal is in memory, only for this watch, which goes on from a token.
+
+    Attributes:
+        record: The argument of the same name, as is `is_private`.
+        is_forgotten: Whether the journal forgets the watch, so that nothing more is written.
+        is_left: Whether the journal keeps the watch although it has finished: its run is still to be created.
+        on_wish: Called with what is asked of a single watch, as for `grant`.
+    """
+
+    __slots__ = (
+        "_added",
+        "_calls_left",
+        "_claimed",
+        "_journal",
+        "_lost",
+        "_moved_to",
+        "_to_submit",
+        "_written",
+        "is_forgotten",
+        "is_left",
+        "is_private",
+        "on_wish",
+        "record",
+    )
+
+    def __init__(
+        self,
+        journal: Journal,
+        record: WatchRecord,
+        added: Callable[[str], Awaitable[object]] | None = None,
+        *,
+        is_private: bool = False,
+    ) -> None:
+        self._journal = journal
+        self.is_private: bool = is_private
+        self._added = added
+        self._to_submit: dict[str, tuple[Call, str]] = {}
+        self._moved_to: tuple[RunRef, float] | None = None  # what was accepted or created, and is not written yet
+        self.is_forgotten: bool = False
+        self.is_left: bool = False
+        self.on_wish: Callable[[Wish, str | RunRef], bool] | None = None
+        self.go_on_from(record)
+
+    def go_on_from(self, record: WatchRecord) -> None:
+        """Go on from what the journal has of the watch."""
+        self.record: WatchRecord = record
+        self._lost = record.submitting
+        self._calls_left = _open_calls_in(record.outcome)
+        self._claimed = {call.key: call for call in record.calls}  # begun before this watch, until the next submit
+        self._written = {call.key for call in record.calls if call.output is not None}
+
+    @property
+    def key(self) -> str:
+        """What identifies the watch in the journal."""
+        return self.record.key
+
+    def grant(self, wish: Wish, run: str | RunRef) -> bool:
+        """Do what is asked of a single watch; return False if it does not watch this run."""
+        return self.on_wish is not None and self.on_wish(wish, run)
+
+    def handed_over(self, machine: RunLifecycle, end: End | None) -> HandedOver:
+        """Return what a token of the watch needs to know; `end` is how it finished, if it has."""
+        before = tuple(self._claimed.values()), self._lost
+        return handed_over("" if self.is_private else self.key, machine, end, before)
+
+    async def add(self) -> None:
+        """Add the watch to the journal. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be written.
+            NotOwnerError: Another process watches the run.
+        """
+        (record,) = await self._write(lambda: self._journal.add([self.record]))
+        if record.ref != self.record.ref:
+            await self._try(lambda: self._journal.release([self.key]), "that a watch is not gone on with")
+            raise gone_on_as(ref_of(self.record), ref_of(record))
+        self.go_on_from(record)
+
+    async def will_create(self, *step: str) -> None:
+        """Note that the run is about to be created: nothing may be sent before. Safe to cancel.
+
+        Args:
+            *step: "create"; or "thread" and the id of a thread that was created for it.
+
+        Raises:
+            JournalError: It could not be written.
+            NotOwnerError: The watch is forgotten, or another process has it.
+        """
+        await self._write(lambda: self._journal.submitting(self.key, step))
+
+    def created(self, ref: RunRef) -> None:
+        """Note which run was created; `named` writes it, as does what is written next."""
+        self.record = replace(self.record, ref=ref, refs=(ref,), creating=None, submitting=())
+        self._lost = ()
+        self._moved_to = ref, wall_time()
+
+    async def named(self) -> None:
+        """Write which run was created, unless that is written. Safe to cancel.
+
+        Raises:
+            JournalError: It could not be written.
+            NotOwnerError: The run has another watch, or another process has this one.
+        """
+        if not self.is_forgotten:
+            await self._write_move()
+
+    async def begin(self, calls: Iterable[Call]) -> Mapping[str, CallRecord]:
+        """Note that calls begin; return those that had begun before this watch did, by their keys.
+
+        A call of this watch may have the same key as one of an earlier round, and is another call.
+
+        Safe to cancel.
+
+        Raises:
+            NotOwnerError: Another process watches the run now. None of the calls may be run.
+            JournalError: It could not be written, for another reason. None of the calls may be run.
+        """
+        keys = {key_of_call(call): call.id for call in calls}
+        claimed = {key: record for key in keys if (record := self._claimed_call(key)) is not None}
+        over = {key for key, record in claimed.items() if record.accepted_at}  # `begin` would take it for a new call
+        records = [CallRecord(key=key, call_id=id_) for key, id_ in keys.items() if key not in over]
+        await self._write_move()
+        begun = await self._write(lambda: self._journal.begin(self.key, records))
+        before = {record.key: record for record in begun if record.key in claimed}
+        return before | {key: claimed[key] for key in over}
+
+    def has(self, call: Call) -> bool:
+        """Return whether this call had begun before the watch was resumed."""
+        return self._claimed_call(key_of_call(call)) is not None
+
+    def _claimed_call(self, key: str) -> CallRecord | None:
+        """Return the call that had begun under this key, unless its output was accepted a while ago.
+
+        Then the server asks for another call, with the same id; before that, a poll may be older than the submit.
+        """
+        record = self._claimed.get(key)
+        if record is not None and record.accepted_at and wall_time() >= record.accepted_at + SUBMIT_LAG_S:
+            return None
+        return record
+
+    def was_left(self, call: Call) -> bool:
+        """Return whether the watch had finished because it needed its caller for this call, before it was resumed."""
+        return key_of_call(call) in self._calls_left
+
+    async def answered(self, answers: Answers, *, failed: bool) -> None:
+        """Record the outputs of calls. A failure is logged: the outputs are sent nevertheless. Safe to cancel."""
+        await self._record([_record_of(call, output, failed=failed) for call, output in answers])
+
+    def will_submit(self, answers: Answers) -> None:
+        """Note which outputs the next submit has."""
+        self._to_submit = {key_of_call(call): (call, output) for call, output in answers}
+
+    async def submit(
+        self, send: Callable[[], Awaitable[Observed | Refused]], *, may_be_lost: bool
+    ) -> Observed | Refused:
+        """Write that outputs are about to be submitted, send them, write what became of them, and return that.
+
+        Safe to cancel: it is then written that they were about to be submitted, or nothing.
+
+        Args:
+            send: Sends the request.
+            may_be_lost: Whether no poll can show that these outputs were accepted before the watch was resumed.
+        """
+        if self.is_forgotten:  # the caller has left, and a pending submit is sent all the same
+            return await send()
+        lost, self._lost = self._lost, ()
+        if may_be_lost and set(lost) & set(self._to_submit):
+            cause = APIConnectionError(LOST, sent=True)
+            return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), Asked.SUBMIT)
+        try:
+            await self._write_move()
+            await self._record([_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - self._written])
+            await self._write(lambda: self._journal.submitting(self.key, tuple(self._to_submit)))
+        except JournalError as error:
+            return refused_by(error, Asked.SUBMIT)
+        event = await send()
+        if isinstance(event, Observed):
+            self._claimed, self._written = {}, set()
+            self._moved_to = event.snapshot.ref or ref_of(self.record), wall_time()
+            await self._try(self._write_move, "that a submit was accepted")
+        elif not event.refusal.kind.may_have_acted:
+            await self._try(lambda: self._journal.submitting(self.key, ()), "that a submit was refused")
+        return event
+
+    async def delivered(self, outcome: AnyOutcome[Any]) -> None:
+        """Forget the watch, since its outcome was delivered; one that needs its caller is kept. Safe to cancel."""
+        if may_be_forgotten(outcome) and not self.is_forgotten:
+            self.is_forgotten = True
+            await self._try(lambda: self._journal.delivered([self.key]), "that an outcome was delivered")
+
+    async def _write_move(self) -> None:
+        """Write that the last submit was accepted, or the run created: nothing may begin before that is written."""
+        if (moved := self._moved_to) is not None:
+            await self._write(lambda: self._journal.moved(self.key, *moved))
+            self._moved_to = None
+
+    async def settled(self, delivered: AnyOutcome[Any] | None, outcome: AnyOutcome[Any] | None) -> None:
+        """Note that a single watch was left: forget it, or leave it to `resume`, with its outcome if there is one.
+
+        Args:
+            delivered: The outcome that its caller has; None for none.
+            outcome: How it finished; None if it did not.
+        """
+        try:
+            if delivered is not None:
+                await self.delivered(delivered)
+            if not self.is_forgotten and outcome is not None and outcome.reason is not Reason.TAKEN_OVER:
+                await self._try(lambda: self._journal.finished({self.key: outcome.to_dict()}), "an outcome")
+            if not self.is_forgotten:
+                with contextlib.suppress(NotOwnerError):
+                    await self._write_move()
+                with contextlib.suppress(NotOwnerError):
+                    await self._write(lambda: self._journal.release([self.key]))
+        except JournalError as error:
+            log_unwritten(WATCH_LOG, ref_of(self.record), "that a watch was left", error)
+        finally:
+            let_go(self._journal, self.key, self)
+
+    async def _record(self, outputs: list[CallRecord]) -> None:
+        if outputs and await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls"):
+            self._written.update(output.key for output in outputs)
+
+    async def abandon(self) -> None:
+        """Forget the watch, whose run was not created, or has another watch. Safe to cancel."""
+        self.is_forgotten = True
+        await self._try(lambda: self._journal.delivered([self.key]), "that a watch is over")
+        let_go(self._journal, self.key, self)
+
+    async def _try(self, write: Callable[[], Awaitable[object]], what: str) -> bool:
+        try:
+            await self._write(write)
+        except JournalError as error:
+            if not self.is_forgotten or not isinstance(error, NotOwnerError):
+                log_unwritten(WATCH_LOG, ref_of(self.record), what, error)
+            return False
+        return True
+
+    async def _write(self, write: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            if self._added is not None:
+                await self._added(self.key)
+                self._added = None
+            return await write()
+        except JournalError:
+            raise
+        except Exception as error:
+            raise JournalError(f"The journal raised a {type(error).__name__}: {error}") from error
+
+
+async def begin_to_record(
+    journal: Journal, record: WatchRecord, settle: Callable[[WatchRecorder], object]
+) -> WatchRecorder:
+    """Add a single watch of a run to a journal, and return what records it.
+
+    Safe to cancel: `settle` is called then, to leave what may have been written to `resume`.
+
+    Raises:
+        JournalError: It could not be written.
+        NotOwnerError: Another process, or another watch, watches the run.
+    """
+    recorder = WatchRecorder(journal, record)
+    try:
+        hold(journal, recorder.key, recorder)
+        try:
+            await recorder.add()
+        except asyncio.CancelledError:
+            settle(recorder)
+            raise
+        except BaseException:
+            let_go(journal, recorder.key, recorder)
+            raise
+    except JournalError as error:
+        raise unwatched(ref_of(record), error) from error
+    return recorder
+
+
+async def claim_to_record(journal: Journal, keys: Sequence[str] | None = None) -> list[WatchRecorder]:
+    """Own watches that no living process owns, and return what records each; all of them, or those with these keys.
+
+    Those that something in this process watches already are left to that. Safe to cancel: none is owned then.
+
+    Raises:
+        JournalError: The journal could not be read or written.
+    """
+    try:
+        records = await journal.claim(keys)
+    except JournalError:
+        raise
+    except Exception as error:
+        raise JournalError(f"The journal raised a {type(error).__name__}: {error}") from error
+    recorders = [WatchRecorder(journal, record) for record in records if not is_held(journal, record.key)]
+    for recorder in recorders:
+        hold(journal, recorder.key, recorder)
+    return recorders
+
+
+async def check_is_free(journal: Journal, token: Token) -> WatchRecord:
+    """Return what a token has of a watch that could not be claimed, if the journal does not have it any more.
+
+    Raises:
+        NotOwnerError: A living process has the watch, or it was delivered or forgotten.
+        JournalError: The journal could not be read.
+    """
+    found = next((record for record in await journal.read() if record.key == token.key), None)
+    if found is not None:
+        owner = on_one_line(found.owner or "another process")
+        raise NotOwnerError(
+            f"The watch of {token.ref} goes on in {owner}: it can be claimed when that process has left it, or ended"
+        )
+    if token.record is None:
+        raise NotOwnerError(
+            f"The watch of {token.ref} is not in this journal: its outcome was delivered, or it was forgotten, or this "
+            "is not the journal of the token"
+        )
+    return begun_now(token.record)
+
+
+async def go_on_to_record(
+    journal: Journal | None, token: Token, settle: Callable[[WatchRecorder], object]
+) -> WatchRecorder:
+    """Go on with a single watch from a token, and return what records it. Safe to cancel, as `begin_to_record` is.
+
+    Raises:
+        JournalError: The journal could not be read or written.
+        NotOwnerError: Another process, or another watch, watches the run; or it was delivered or forgotten.
+    """
+    if journal is None:
+        return await record_privately(begun_now(token.record or record_of(token.ref, None)))
+    if not token.key and token.record is not None:
+        return await begin_to_record(journal, begun_now(token.record), settle)
+    claimed = await claim_to_record(journal, [token.key])
+    if claimed:
+        return claimed[0]
+    return await begin_to_record(journal, await check_is_free(journal, token), settle)
+
+
+async def record_privately(record: WatchRecord) -> WatchRecorder:
+    """Return what records a watch that goes on from a token in memory, without a journal."""
+    journal = MemoryJournal()
+    await journal.open()
+    await journal.add([record])
+    return WatchRecorder(journal, record, is_private=True)
+
+
+def begun_now(record: WatchRecord) -> WatchRecord:
+    """Return the record of a watch that begins now, in the trace of the caller."""
+    return replace(record, created_at=wall_time(), traceparent=current_traceparent())
+
+
+def _record_of(call: Call, output: str, *, failed: bool = False) -> CallRecord:
+    return CallRecord(key=key_of_call(call), call_id=call.id, output=output, failed=failed)
+
+
+async def begin_as_created(recorder: WatchRecorder) -> None:
+    """Write which run was created, before its watch begins; without that, no tool of it begins. Safe to cancel.
+
+    Raises:
+        NotOwnerError: The run has another watch, or another process has this one.
+    """
+    ref = ref_of(recorder.record)
+    try:
+        await recorder.named()
+    except NotOwnerError as error:
+        await recorder.abandon()
+        raise unwatched(ref, error) from error
+    except JournalError as error:
+        log_unwritten(WATCH_LOG, ref, "which run was created", error)
+
+
+def unwatched(ref: RunRef, error: JournalError) -> JournalError:
+    """Return the error for a run that exists, and whose watch a journal does not take."""
+    return type(error)(f"The run {ref} goes on, and is not watched, as it is not in the journal: {error}")
+
+
+def recorder_of_create(journal: Journal, creating: dict[str, Any], label: object) -> WatchRecorder:
+    """Return what records the watch of a single run that is to be created; it is still to be added."""
+    recorder = WatchRecorder(journal, asked_for(creating, label))
+    hold(journal, recorder.key, recorder)
+    return recorder
+
+
+def asked_for(creating: dict[str, Any], label: object) -> WatchRecord:
+    """Return what a journal holds of a watch whose run is to be created; its key finds the run, too."""
+    return begun_now(WatchRecord(key=uuid.uuid4().hex, ref=None, label=label, creating=creating))
+
+
+def record_of(ref: RunRef, label: object) -> WatchRecord:
+    """Return what a journal holds of a watch that begins."""
+    return begun_now(WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label))
+
+
+def gone_on_as(ref: RunRef, newer: RunRef) -> NotOwnerError:
+    """Return the error for a run that goes on as a newer one, according to the journal."""
+    return NotOwnerError(
+        f"The run {ref} goes on as {newer} in the journal, and its calls would run twice: fleet.resume() watches that"
+    )
+
+
+def may_be_forgotten(outcome: AnyOutcome[Any]) -> bool:
+    """Return whether a journal forgets a watch once this outcome is delivered.
+
+    One that needs its caller is kept, since the outputs of its other calls are not submitted yet; and one that another
+    process has taken over is not ours.
+    """
+    return not isinstance(outcome, NeedsCaller) and outcome.reason is not Reason.TAKEN_OVER
+
+
+def refused_by(error: JournalError, asked: Asked) -> Refused:
+    """Return the event for a request that was not sent, since the journal did not allow it."""
+    kind = RefusalKind.TAKEN_OVER if isinstance(error, NotOwnerError) else RefusalKind.NOT_SENT
+    return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
+
+
+def _open_calls_in(outcome: Mapping[str, Any] | None) -> frozenset[str]:
+    """Return the keys of the calls that were open when a watch finished as this outcome."""
+    calls = (outcome or {}).get("calls") or ()
+    return frozenset(
+        key_of_call(Call(id=str(call.get("id")), name=str(call.get("name")), arguments=str(call.get("arguments"))))
+        for call in calls
+        if isinstance(call, Mapping)
+    )
