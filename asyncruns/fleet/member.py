@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wall_time
-from asyncruns.abc import RunClient
+from asyncruns.abc import RunClient, WatchTrace
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.announcements import SLOWER
 from asyncruns.fleet.collective import Collective
@@ -47,6 +47,7 @@ from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import E, Ended, Observer, stamped
+from asyncruns.watch.open_watches import telemetry_of, trace_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.recorder import Recorder
 from asyncruns.wire.shown_text import on_one_line
@@ -83,6 +84,7 @@ class Member(Slot):
         discarded_at: When a poll in flight was discarded the last time.
         recorder: Writes into the journal what its watch must not lose; None without a journal.
         successor: The member that watches its run in its place, if the run that was to be created was watched already.
+        trace: Follows its watch; None if nothing does.
     """
 
     __slots__ = (
@@ -111,6 +113,7 @@ class Member(Slot):
         "ref",
         "stream",
         "successor",
+        "trace",
         "weight",
     )
 
@@ -151,6 +154,7 @@ class Member(Slot):
         self.weight: int = 1
         self.discarded_at: float = -math.inf
         self.recorder: Recorder | None = None
+        self.trace: WatchTrace | None = None
 
     @property
     def refs(self) -> tuple[RunRef, ...]:
@@ -244,6 +248,7 @@ class Member(Slot):
     def begin(self, given: Snapshot[Any] | None) -> None:
         """Start to watch, from the state of the caller's object if there is one; or resume a discarded member."""
         self.is_watched = True
+        self._begin_trace(given)
         now = loop_time()
         if self._started == -math.inf:
             self._started = now
@@ -254,6 +259,22 @@ class Member(Slot):
             self.due_at = now
             self._host.schedule.poll(self, now)
             self.receive(ev.Tick(now))
+
+    def _begin_trace(self, run: Snapshot[Any] | None) -> None:
+        """Make a trace of the watch from now on, in the context of its caller."""
+        if telemetry_of(self.client) is None:
+            return
+        link = "" if self.recorder is None else self.recorder.record.traceparent
+        resource = None if run is None else run.resource
+        self.trace = self.context.copy().run(trace_of, self.client, self.ref, resource, link)
+        if self._answering is not None:
+            self._answering.follow_with(self.trace)
+
+    def end_trace(self, outcome: AnyOutcome[Any] | None) -> None:
+        """End the trace of the watch, if there is one; None if the watch was left before it finished."""
+        trace, self.trace = self.trace, None
+        if trace is not None:
+            trace.ended(outcome)
 
     def poll_now(self) -> None:
         """Poll at once, as far as the budget allows; after a poll in flight, unless that shows the end."""
@@ -285,6 +306,7 @@ class Member(Slot):
         self.stop()
         if self.stream is not None:
             self.stream.stop()
+        self.end_trace(None)
         self.is_watched = False
 
     def stop(self) -> None:
@@ -396,6 +418,7 @@ class Member(Slot):
             self._host.progress.changed(counts, self.machine.counts)
         if end is not None and self.machine.end is not end:  # reopened; it may have finished again at once
             self.is_watched = True
+            self._begin_trace(self.machine.snapshot)
             self._host.taken_up(self)
             if self.stream is not None:
                 self.stream.reopened()
@@ -435,6 +458,8 @@ class Member(Slot):
         """Receive the response to a poll, unless the poll was discarded, so that its generation is over."""
         try:
             if generation == self.generation:
+                if self.trace is not None:
+                    self.trace.polled(event)
                 if isinstance(event, ev.Observed):
                     if self._is_announced:
                         event = replace(event, is_announced=True)
@@ -543,6 +568,7 @@ class Member(Slot):
             self._answering = self._answerers.begin(self.receive_safely, self._notify, owners, self.context)
         if self.recorder is not None:
             self._answering.record_with(self.recorder)
+        self._answering.follow_with(self.trace)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
 
@@ -563,6 +589,7 @@ class Member(Slot):
             label=self.label,
             output_type=self._answerers.output_type,
         )
+        self.end_trace(self.outcome)
         if not self.listeners:  # discarded
             return
         self.is_watched = False
@@ -578,6 +605,8 @@ class Member(Slot):
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
     def _notify(self, notice: Notice) -> None:
+        if self.trace is not None:
+            self.trace.notice(notice)
         self._deliver(self.stamped(notice))
         if isinstance(notice, ConnectivityChanged):
             self._host.outages.note(self, self.ref, notice, loop_time())

@@ -54,7 +54,7 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
         submitting: Keys of the calls whose outputs were about to be submitted, if it is not known that they were
             accepted or refused.
         outcome: How it finished, if that was recorded but not delivered: the outcome's `to_dict()`.
-        owner: Who owns it, in words for people; "" if nobody living does. Only `Journal.read` says it.
+        owner: The living process that owns it, described for people, or "". Set by `Journal.read` only.
     """
 
     key: str

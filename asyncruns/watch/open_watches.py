@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
-from asyncruns.abc import Journal
+from asyncruns.abc import Journal, Telemetry, WatchTrace
+from asyncruns.lifecycle import RunRef
 
 LEAVING_PASSES: Final = 8  # passes of the event loop, within which a task that was just cancelled begins to leave
 
@@ -63,10 +64,14 @@ class OpenWatches:
 
     Attributes:
         journal: Where the client's watches write down what must not be lost; None for nowhere.
+        telemetry: Follows them, to make traces and metrics; None for nothing.
+        server: The base URL of the client's server; "" if it is not known.
     """
 
     def __init__(self) -> None:
         self.journal: Journal | None = None
+        self.telemetry: Telemetry | None = None
+        self.server: str = ""
         self._all: dict[OpenWatch, None] = {}
 
     def add(self, leave: Callable[[float], object] | None = None) -> OpenWatch:
@@ -139,6 +144,25 @@ class OpenWatches:
     def _here(self) -> list[OpenWatch]:
         loop = asyncio.get_running_loop()
         return [watch for watch in self._all if watch.loop is loop]
+
+
+def telemetry_of(client: object) -> Telemetry | None:
+    """Return what follows the watches over a client; None if nothing does."""
+    watches = getattr(client, "_open_watches", None)
+    return watches.telemetry if isinstance(watches, OpenWatches) else None
+
+
+def trace_of(client: object, ref: RunRef, run: object, link: str = "") -> WatchTrace | None:
+    """Return what follows a watch over this client that begins now; None if nothing does.
+
+    Args:
+        client: The client.
+        ref: The ref of the run.
+        run: The run, if it is known.
+        link: The `traceparent` of an earlier watch of the run.
+    """
+    telemetry = telemetry_of(client)
+    return None if telemetry is None else telemetry.watch(ref, run, open_watches_of(client).server, link)
 
 
 def keeps_open_watches(client: object) -> bool:

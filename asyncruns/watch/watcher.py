@@ -29,10 +29,10 @@ from asyncruns._loop import (
     outlasting,
     wall_time,
 )
-from asyncruns.abc import AsyncOnly, HasId, Journal, MultiWireClient, RunClient
+from asyncruns.abc import AsyncOnly, HasId, Journal, MultiWireClient, RunClient, WatchTrace
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError, JournalError, NotOwnerError
-from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef
+from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef, Snapshot
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import check_may_leave, check_may_wait
@@ -41,7 +41,7 @@ from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
 from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import OBSERVER_OPTIONS, E, Ended, Feed, calls_for, deliver, stamped
-from asyncruns.watch.open_watches import OpenWatch, open_watches_of
+from asyncruns.watch.open_watches import OpenWatch, open_watches_of, trace_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.recorder import Recorder, begin_to_record, check_label
@@ -250,6 +250,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             once="This RunWatcher was entered before, and watches only once; create a new one",
         )
         self._open: OpenWatch | None = None
+        self._trace: WatchTrace | None = None
         self._started = 0.0
         self.outcome: AnyOutcome[R] | None = None
 
@@ -263,6 +264,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._journal is not None:
             await self._begin_to_record(self._journal)
         self._started = loop_time()
+        self._begin_trace(self._given)
         self._open = open_watches_of(self._client).add(self._leave if self._cancels_on_exit else None)
         await self._task.start(
             self._drive,
@@ -271,6 +273,11 @@ class RunWatcher(AsyncOnly, Generic[R]):
             leave=lambda: self.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None),
         )
         return self
+
+    def _begin_trace(self, run: Snapshot[R] | None) -> None:
+        """Make a trace of the watch from now on."""
+        self._trace = trace_of(self._client, self.ref, None if run is None else run.resource)
+        self._engine.follow_with(self._trace)
 
     async def _begin_to_record(self, journal: Journal) -> None:
         try:
@@ -583,6 +590,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _stopped(self) -> None:
         if self.outcome is not None and self._ended.is_set():
             self._subscribers.put(Ended(self.outcome))
+        if self._trace is not None and not self._ended.is_set():
+            self._trace.ended(None)
         self._ended.set()
         self._iterated.close()
         self._subscribers.close()
@@ -592,6 +601,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._following.held.finish()
 
     def _notify(self, notice: Notice) -> None:
+        if self._trace is not None:
+            self._trace.notice(notice)
         self._deliver(self._stamped(notice))
         log_notice(WATCH_LOG, self.ref, notice)
 
@@ -605,6 +616,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _end(self, end: End | None) -> None:
         if end is None:  # the watch was resumed; `outcome` keeps the earlier outcome until there is a new one
             self._ended.clear()
+            self._begin_trace(self._machine.snapshot)
             if self._following is not None and self._subscribers:
                 self._following.held.discard()  # as when they began
             return
@@ -622,6 +634,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             label=self._label,
             output_type=self._output_type,
         )
+        if self._trace is not None:
+            self._trace.ended(self.outcome)
         self._deliver(Ended(self.outcome))
         self._ended.set()
         self._tell_subscribers_of_end()
