@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ from asyncruns.limits import Limits
 from asyncruns.wire import Message
 
 if TYPE_CHECKING:
+    from asyncruns.lifecycle import Asked, Call, Notice, Observed, Refused
     from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish
     from asyncruns.wire import ResponseMessage
 
@@ -416,6 +418,52 @@ class Codec(Protocol):
     def decode(self, data: bytes, /) -> bytes:
         """Return the content of what `encode` has returned; raise any exception if that is not possible."""
         ...
+
+
+class WatchTrace(ABC):
+    """Follows one watch, to make a trace of it. Nothing here may wait or raise."""
+
+    @abstractmethod
+    def notice(self, notice: Notice) -> None:
+        """Note an event of the watch."""
+
+    @abstractmethod
+    def calling(self, calls: Sequence[Call], handler: str = "") -> AbstractContextManager[Callable[[str, bool], None]]:
+        """Follow a tool, or a handler of this name, while it answers calls; it sees what is made current here.
+
+        The function that the context manager returns is called with each output, and whether that is an error of ours.
+        """
+
+    @abstractmethod
+    def sending(self, asked: Asked) -> AbstractContextManager[Callable[[Observed | Refused], None]]:
+        """Follow a submit or a cancel; the function that the context manager returns is called with its result."""
+
+    @abstractmethod
+    def polled(self, event: Observed | Refused) -> None:
+        """Note what a poll has shown, before the events that follow from it."""
+
+    @abstractmethod
+    def ended(self, outcome: Any) -> None:
+        """Note how the watch finished: an `AnyOutcome`, or None if it was left before. Nothing follows."""
+
+
+class Telemetry(ABC):
+    """Follows what a client does, to make traces and metrics of it. Nothing here may wait or raise."""
+
+    @abstractmethod
+    def watch(self, ref: RunRef, run: object, server: str, link: str) -> WatchTrace:
+        """Return what follows a watch that begins now, in the context variables of its caller.
+
+        Args:
+            ref: The ref of the run.
+            run: The run as the caller's object shows it, or None.
+            server: The base URL of the server; "" if it is not known.
+            link: The `traceparent` of an earlier watch of the run; "" for none.
+        """
+
+    @abstractmethod
+    def requested(self, request: Request, answer: Response | Exception | None, seconds: float) -> None:
+        """Note a request that was answered, or failed, after so many seconds; None is a stream that was opened."""
 
 
 class HasId(Protocol):

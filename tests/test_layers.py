@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "asyncruns"
 ROOMS = (
     "_version", "_private", "errors", "wire", "http", "sse", "limits", "cadence", "lifecycle", "abc", "user_code",
     "_loop", "transport", "dialects", "schemas", "tools", "streams", "journal", "watch", "resources", "fleet", "client",
-    "testing", "cli", "__main__",
+    "otel", "testing", "cli", "__main__",
 )  # fmt: skip
 PURE = ("lifecycle", "cadence", "http", "sse", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import AsyncOnly, Dialect, HasId, Journal, RunClient, Transport
+from asyncruns.abc import AsyncOnly, Dialect, HasId, Journal, RunClient, Telemetry, Transport
 from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
     ApiKey,
@@ -52,6 +52,7 @@ from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.transport.auth import (
     Auth,
 )
+from asyncruns.transport.followed import FollowedTransport
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.watch.handover import Token, token_alone
 from asyncruns.watch.holders import ask_watch
@@ -129,14 +130,16 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             aiohttp with the same options, over connections of its own. With both, cancelling a request closes its
             connection and no other, and errors say alike whether a request may have acted.
         transport: An `asyncruns.abc.Transport` to send with, such as `asyncruns.testing.InMemoryTransport`. It is
-            borrowed: not closed here. Of the other options only `max_retries`, `validate`, `webhook_secret` and
-            `journal` can be given with it.
+            borrowed: not closed here. Of the other options only `max_retries`, `validate`, `webhook_secret`,
+            `journal` and `telemetry` can be given with it.
         webhook_secret: The secret that webhooks are checked with, or several of which one must fit, as while a secret
             is being replaced. By default the environment variable OPENAI_WEBHOOK_SECRET, as in the official client.
         journal: A journal that was opened, such as `SQLiteJournal(path)`: every watch of this client writes down before
             its first poll which run it watches, and then each call, output and submit. If the process dies, `resume`,
             or that of a fleet, takes up what is left. An outcome that a caller gets is forgotten. It is borrowed: not
             closed here. A run is written down as soon as it is created, so one whose create was under way is not.
+        telemetry: Follows what this client does, such as `asyncruns.otel.OpenTelemetry()`, which makes traces and
+            metrics of it. Default None.
 
     Attributes:
         base_url: The URL under which the API is; "" if a `transport` was given.
@@ -172,6 +175,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         transport: Transport | None = None,
         webhook_secret: str | Sequence[str] | None = None,
         journal: Journal | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         check_retries(max_retries)
         self.base_url: str = ""
@@ -211,6 +215,8 @@ class Client(AsyncOnly, KnownServers, OtherNames):
                 ssl=(ssl, True),
                 http=(http, "aiohttp"),
             )
+        if telemetry is not None:
+            transport = FollowedTransport(transport, telemetry)
         host = urlsplit(self.base_url).hostname or ""
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRunDialect(host=host)
@@ -225,6 +231,8 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         self._webhook_secrets = None if webhook_secret is None else given_secrets(webhook_secret)
         self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
         self._open_watches.journal = checked_journal(journal)
+        self._open_watches.telemetry = telemetry
+        self._open_watches.server = self.base_url
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import Journal, Transport
+from asyncruns.abc import Journal, Telemetry, Transport
 from asyncruns.dialects.errors import RETIRED
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.aiohttp import AiohttpTransport
@@ -53,6 +53,7 @@ class ClientOptions(TypedDict, total=False):
     http: HTTPLibrary
     webhook_secret: str | Sequence[str] | None
     journal: Journal | None
+    telemetry: Telemetry | None
 
 
 def given_base_url(base_url: str | None) -> str:

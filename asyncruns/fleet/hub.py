@@ -213,6 +213,7 @@ class Hub(Generic[R]):
         for pending in self.runner.creates:
             wake(pending.answered)
         for member in (*self.runner.roster, *(pending.member for pending in self.runner.creates)):
+            member.end_trace(None)
             for listener in member.listeners:
                 listener.stop()
         self.outcomes.wake_all()

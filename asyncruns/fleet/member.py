@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wall_time
-from asyncruns.abc import RunClient
+from asyncruns.abc import RunClient, WatchTrace
 from asyncruns.errors import InvalidRequestError, JournalError
 from asyncruns.fleet.announcements import SLOWER
 from asyncruns.fleet.collective import Collective
@@ -48,6 +48,7 @@ from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.handover import HandedOver, handed_over
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import E, Ended, Observer, stamped
+from asyncruns.watch.open_watches import telemetry_of, trace_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.recorded_end import recorded_end
 from asyncruns.watch.recorder import WatchRecorder
@@ -85,6 +86,7 @@ class Member(Slot):
         discarded_at: When a poll in flight was discarded the last time.
         recorder: Writes into the journal what its watch must not lose; None without a journal.
         successor: The member that watches its run in its place, if the run that was to be created was watched already.
+        trace: Follows its watch; None if nothing does.
     """
 
     __slots__ = (
@@ -113,6 +115,7 @@ class Member(Slot):
         "ref",
         "stream",
         "successor",
+        "trace",
         "weight",
     )
 
@@ -153,6 +156,7 @@ class Member(Slot):
         self.weight: int = 1
         self.discarded_at: float = -math.inf
         self.recorder: WatchRecorder | None = None
+        self.trace: WatchTrace | None = None
 
     @property
     def refs(self) -> tuple[RunRef, ...]:
@@ -246,6 +250,7 @@ class Member(Slot):
     def begin(self, given: Snapshot[Any] | None) -> None:
         """Start to watch, from the state of the caller's object if there is one; or resume a discarded member."""
         self.is_watched = True
+        self._begin_trace(given)
         now = loop_time()
         if self._started == -math.inf:
             self._started = now
@@ -256,6 +261,22 @@ class Member(Slot):
             self.due_at = now
             self._host.schedule.poll(self, now)
             self.receive(ev.Tick(now))
+
+    def _begin_trace(self, run: Snapshot[Any] | None) -> None:
+        """Make a trace of the watch from now on, in the context of its caller."""
+        if telemetry_of(self.client) is None:
+            return
+        link = "" if self.recorder is None else self.recorder.record.traceparent
+        resource = None if run is None else run.resource
+        self.trace = self.context.copy().run(trace_of, self.client, self.ref, resource, link)
+        if self._answering is not None:
+            self._answering.follow_with(self.trace)
+
+    def end_trace(self, outcome: AnyOutcome[Any] | None) -> None:
+        """End the trace of the watch, if there is one; None if the watch was left before it finished."""
+        trace, self.trace = self.trace, None
+        if trace is not None:
+            trace.ended(outcome)
 
     def poll_now(self) -> None:
         """Poll at once, as far as the budget allows; after a poll in flight, unless that shows the end."""
@@ -294,6 +315,7 @@ class Member(Slot):
         self.stop()
         if self.stream is not None:
             self.stream.stop()
+        self.end_trace(None)
         self.is_watched = False
 
     def stop(self) -> None:
@@ -406,6 +428,7 @@ class Member(Slot):
             self._host.progress.changed(counts, self.machine.counts)
         if end is not None and self.machine.end is not end:  # reopened; it may have finished again at once
             self.is_watched = True
+            self._begin_trace(self.machine.snapshot)
             self._host.taken_up(self)
             if self.stream is not None:
                 self.stream.reopened()
@@ -445,6 +468,8 @@ class Member(Slot):
         """Receive the response to a poll, unless the poll was discarded, so that its generation is over."""
         try:
             if generation == self.generation:
+                if self.trace is not None:
+                    self.trace.polled(event)
                 if isinstance(event, ev.Observed):
                     if self._is_announced:
                         event = replace(event, is_announced=True)
@@ -562,6 +587,7 @@ class Member(Slot):
             self._answering = self._answerers.begin(self.receive_safely, self._notify, owners, self.context)
         if self.recorder is not None:
             self._answering.record_with(self.recorder)
+        self._answering.follow_with(self.trace)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
 
@@ -583,6 +609,7 @@ class Member(Slot):
             output_type=self._answerers.output_type,
             handed=self.handed_over,
         )
+        self.end_trace(self.outcome)
         if not self.listeners:  # discarded
             return
         self.is_watched = False
@@ -598,6 +625,8 @@ class Member(Slot):
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
     def _notify(self, notice: Notice) -> None:
+        if self.trace is not None:
+            self.trace.notice(notice)
         self._deliver(self.stamped(notice))
         if isinstance(notice, ConnectivityChanged):
             self._host.outages.note(self, self.ref, notice, loop_time())

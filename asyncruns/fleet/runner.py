@@ -39,7 +39,7 @@ from asyncruns.lifecycle.records import WatchRecord, Wish
 from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.recorded_end import recorded_cause
-from asyncruns.watch.requests import send_for_event
+from asyncruns.watch.requests import followed, send_for_event
 
 BEGUN_AT_ONCE: Final = 8  # requests started in each pass of the loop, at some tenths of a millisecond each
 
@@ -313,6 +313,8 @@ class Runner(Host[Member]):
 
     async def _send_change(self, member: Member, request: Request, asked: Asked) -> Observed | Refused:
         send = partial(self._send_anyhow, member, request, asked)
+        if member.trace is not None:
+            send = partial(followed, member.trace, asked, send)
         if member.recorder is None or asked is not Asked.SUBMIT:
             return await send()
         return await member.recorder.submit(send, may_be_lost=not member.client.dialect.shows_submits)

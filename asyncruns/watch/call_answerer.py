@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
+from asyncruns.abc import WatchTrace
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError, JournalError, NotOwnerError
 from asyncruns.lifecycle import (
     Answers,
@@ -40,6 +41,7 @@ from asyncruns.lifecycle.records import CallRecord, key_of_call
 from asyncruns.tools import Toolset, encode_output
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.context import RunFacts, context_for
+from asyncruns.tools.results import CallOutput
 from asyncruns.user_code import OWNERS, Raised
 from asyncruns.user_code.attempt import attempt_call, attempt_now
 from asyncruns.watch.recorder import WatchRecorder, refused_by
@@ -122,6 +124,7 @@ class CallAnswerer:
         self._value = value
         self._facts = RunFacts()
         self._recorder = recorder
+        self._trace: WatchTrace | None = None
         self._post = post
         self._notify = notify
         # The calls whose tools run, and what they last reported, by identity: calls of two rounds may have the same id.
@@ -137,6 +140,10 @@ class CallAnswerer:
     def record_with(self, recorder: WatchRecorder) -> None:
         """Set what writes down the calls, before the first round."""
         self._recorder = recorder
+
+    def follow_with(self, trace: WatchTrace | None) -> None:
+        """Set what follows the tools and handlers from now on."""
+        self._trace = trace
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -275,7 +282,8 @@ class CallAnswerer:
         the handler may have had effects already.
         """
         asked = Calls(calls, self._facts, self._value)
-        given = None if handler is None else await attempt_call(handler, asked, what=what)
+        with contextlib.nullcontext() if self._trace is None else self._trace.calling(calls, what):
+            given = None if handler is None else await attempt_call(handler, asked, what=what)
         found = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
         if isinstance(found, Raised):
             self._post(CallsUnanswered(loop_time(), calls, found.error))
@@ -305,13 +313,22 @@ class CallAnswerer:
             return
         self._running[id(call)] = call, None
         try:
-            output = await tools.output_of(context_for(call, self._value, self._facts), self._limit)
+            output = await self._output_of(call, tools)
         except CallNotAnsweredError as error:
             self._post(CallsUnanswered(loop_time(), (call,), error))
         else:
             await self._answered(((call, output.text),), failed=output.failed)
         finally:
             self._running.pop(id(call), None)
+
+    async def _output_of(self, call: Call, tools: Toolset) -> CallOutput:
+        context = context_for(call, self._value, self._facts)
+        if self._trace is None or call.name not in tools:
+            return await tools.output_of(context, self._limit)
+        with self._trace.calling((call,)) as note:
+            output = await tools.output_of(context, self._limit)
+            note(output.text, output.failed)
+            return output
 
     def _report(self, loop: asyncio.AbstractEventLoop, call: Call, progress: object) -> None:
         """Pass on the progress of a tool, which may run in a thread."""

@@ -31,7 +31,7 @@ import anyio.abc
 
 from asyncruns._loop import LEAVING_GRACE_S, admitted, loop_time, wake
 from asyncruns._private import load_anyio_backend
-from asyncruns.abc import RunClient
+from asyncruns.abc import RunClient, WatchTrace
 from asyncruns.errors import APIConnectionError
 from asyncruns.http import Request
 from asyncruns.lifecycle import (
@@ -64,7 +64,7 @@ from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import WATCH_LOG, log_poll
 from asyncruns.watch.recorder import WatchRecorder
-from asyncruns.watch.requests import send_for_event
+from asyncruns.watch.requests import followed, send_for_event
 from asyncruns.watch.stream_follower import StreamFollower
 
 R = TypeVar("R")
@@ -114,6 +114,7 @@ class Engine(Generic[R]):
         self._answering = answering
         self._following = following
         self._recorder: WatchRecorder | None = None
+        self._trace: WatchTrace | None = None
         self._on_notice, self._on_end, self._on_read = on_notice, on_end, on_read
         self._poll_at = math.inf
         self._if_silent = 0.0  # the poll is only due if the stream has been silent for this many seconds
@@ -150,6 +151,11 @@ class Engine(Generic[R]):
         """Set what writes down calls and submits, before `run` is called."""
         self._recorder = recorder
         self._answering.record_with(recorder)
+
+    def follow_with(self, trace: WatchTrace | None) -> None:
+        """Set what follows the watch from now on."""
+        self._trace = trace
+        self._answering.follow_with(trace)
 
     async def run(self, given: Snapshot[R] | None, begun: asyncio.Future[None]) -> None:
         """Watch until the run has ended, or until the watch is left.
@@ -402,7 +408,10 @@ class Engine(Generic[R]):
     async def _poll(self) -> None:
         self._poll_at = math.inf
         with anyio.CancelScope() as self._polling:
-            self.receive(await self._ask(self._client.dialect.poll(self.ref), Asked.POLL))
+            event = await self._ask(self._client.dialect.poll(self.ref), Asked.POLL)
+            if self._trace is not None:
+                self._trace.polled(event)
+            self.receive(event)
 
     async def _change(self, request: Request, asked: Asked) -> None:
         following = self._following if asked is Asked.SUBMIT else None
@@ -415,6 +424,8 @@ class Engine(Generic[R]):
                 if following is None or not await following.may_ask(self.receive, self._machine.snapshot):
                     following = None
                 send = partial(self._send_change, request, asked, following)
+                if self._trace is not None:
+                    send = partial(followed, self._trace, asked, send)
                 if self._recorder is None or asked is not Asked.SUBMIT:
                     event = await send()
                 else:

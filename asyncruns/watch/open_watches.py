@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
-from asyncruns.abc import Journal
+from asyncruns.abc import Journal, Telemetry, WatchTrace
 from asyncruns.errors import InvalidRequestError
+from asyncruns.lifecycle import RunRef
 
 if TYPE_CHECKING:
     from asyncruns.watch.recorder import WatchRecorder
@@ -68,11 +69,15 @@ class OpenWatches:
     Attributes:
         journal: Where the client's watches write down what must not be lost; None for nowhere.
         claimed: What records the watches that were claimed there, and are not entered yet, by their keys.
+        telemetry: Follows them, to make traces and metrics; None for nothing.
+        server: The base URL of the client's server; "" if it is not known.
     """
 
     def __init__(self) -> None:
         self.journal: Journal | None = None
         self.claimed: dict[str, WatchRecorder] = {}
+        self.telemetry: Telemetry | None = None
+        self.server: str = ""
         self._all: dict[OpenWatch, None] = {}
 
     def add(self, leave: Callable[[float], object] | None = None) -> OpenWatch:
@@ -157,6 +162,25 @@ def take_claimed(client: object, recorder: WatchRecorder) -> None:
     if claimed.get(recorder.key) is not recorder:
         raise InvalidRequestError("The client was closed since this watch was resumed, so it was left in the journal")
     del claimed[recorder.key]
+
+
+def telemetry_of(client: object) -> Telemetry | None:
+    """Return what follows the watches over a client; None if nothing does."""
+    watches = getattr(client, "_open_watches", None)
+    return watches.telemetry if isinstance(watches, OpenWatches) else None
+
+
+def trace_of(client: object, ref: RunRef, run: object, link: str = "") -> WatchTrace | None:
+    """Return what follows a watch over this client that begins now; None if nothing does.
+
+    Args:
+        client: The client.
+        ref: The ref of the run.
+        run: The run, if it is known.
+        link: The `traceparent` of an earlier watch of the run.
+    """
+    telemetry = telemetry_of(client)
+    return None if telemetry is None else telemetry.watch(ref, run, open_watches_of(client).server, link)
 
 
 def keeps_open_watches(client: object) -> bool:

@@ -6,11 +6,11 @@ A refusal or a broken connection is an event as well, so that only the machine d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import RunClient
+from asyncruns.abc import RunClient, WatchTrace
 from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused
@@ -87,3 +87,13 @@ def check_is_ours(error: asyncio.CancelledError) -> None:
             "The transport raised a CancelledError although its task was not cancelled; it must raise an "
             "APIConnectionError instead"
         ) from error
+
+
+async def followed(
+    trace: WatchTrace, asked: Asked, send: Callable[[], Awaitable[Observed | Refused]]
+) -> Observed | Refused:
+    """Send a submit or a cancel, and have that followed."""
+    with trace.sending(asked) as note:
+        event = await send()
+        note(event)
+        return event

@@ -29,10 +29,20 @@ from asyncruns._loop import (
     outlasting,
     wall_time,
 )
-from asyncruns.abc import AsyncOnly, HasId, Journal, MultiWireClient, RunClient
+from asyncruns.abc import AsyncOnly, HasId, Journal, MultiWireClient, RunClient, WatchTrace
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError, JournalError, NotOwnerError
-from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, Reason, RunLifecycle, RunRef
+from asyncruns.lifecycle import (
+    CancelAsked,
+    End,
+    Event,
+    Notice,
+    OutputsProvided,
+    Reason,
+    RunLifecycle,
+    RunRef,
+    Snapshot,
+)
 from asyncruns.lifecycle.records import Wish, ref_of
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
@@ -43,7 +53,7 @@ from asyncruns.watch.engine import Engine
 from asyncruns.watch.handover import HandedOver, check_has_journal, handed_over, token_alone, token_for
 from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import OBSERVER_OPTIONS, E, Ended, Feed, calls_for, deliver, stamped
-from asyncruns.watch.open_watches import OpenWatch, open_watches_of, take_claimed
+from asyncruns.watch.open_watches import OpenWatch, open_watches_of, take_claimed, trace_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.recorded_end import recorded_end
@@ -277,6 +287,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             once="This RunWatcher was entered before, and watches only once; create a new one",
         )
         self._open: OpenWatch | None = None
+        self._trace: WatchTrace | None = None
         self._started = 0.0
         self.outcome: AnyOutcome[R] | None = None
 
@@ -297,6 +308,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._recorder.on_wish = self._grant
             self._engine.record_with(self._recorder)
         self._started = loop_time()
+        self._begin_trace(self._given)
         self._open = open_watches_of(self._client).add(self._leave if self._cancels_on_exit else None)
         await self._task.start(
             self._drive,
@@ -305,6 +317,11 @@ class RunWatcher(AsyncOnly, Generic[R]):
             leave=lambda: self.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None),
         )
         return self
+
+    def _begin_trace(self, run: Snapshot[R] | None) -> None:
+        """Make a trace of the watch from now on."""
+        self._trace = trace_of(self._client, self.ref, None if run is None else run.resource, self.traceparent)
+        self._engine.follow_with(self._trace)
 
     async def _begin_to_record(self, journal: Journal) -> None:
         try:
@@ -699,6 +716,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _stopped(self) -> None:
         if self.outcome is not None and self._ended.is_set():
             self._subscribers.put(Ended(self.outcome))
+        if self._trace is not None and not self._ended.is_set():
+            self._trace.ended(None)
         self._ended.set()
         self._iterated.close()
         self._subscribers.close()
@@ -708,6 +727,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._following.held.finish()
 
     def _notify(self, notice: Notice) -> None:
+        if self._trace is not None:
+            self._trace.notice(notice)
         self._deliver(self._stamped(notice))
         log_notice(WATCH_LOG, self.ref, notice)
 
@@ -721,6 +742,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _end(self, end: End | None) -> None:
         if end is None:  # the watch was resumed; `outcome` keeps the earlier outcome until there is a new one
             self._ended.clear()
+            self._begin_trace(self._machine.snapshot)
             if self._following is not None and self._subscribers:
                 self._following.held.discard()  # as when they began
             return
@@ -741,6 +763,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             output_type=self._output_type,
             handed=self._handed_over,
         )
+        if self._trace is not None:
+            self._trace.ended(self.outcome)
         self._deliver(Ended(self.outcome))
         self._ended.set()
         self._tell_subscribers_of_end()
