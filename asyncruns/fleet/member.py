@@ -586,7 +586,7 @@ class Member(Slot):
             owners = (*self.owners, ANSWERING)
             self._answering = self._answerers.begin(self.receive_safely, self._notify, owners, self.context)
         if self.recorder is not None:
-            self._answering.record_with(self.recorder)
+            self._answering.record_with(self.recorder, self.machine.policy.max_outage)
         self._answering.follow_with(self.trace)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
