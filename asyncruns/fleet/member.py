@@ -43,6 +43,7 @@ from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.lifecycle.progress import AT_WORK
 from asyncruns.lifecycle.records import Wish
+from asyncruns.tools import Toolset
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.handover import HandedOver, handed_over
@@ -341,6 +342,11 @@ class Member(Slot):
         if self.listeners and not self.is_finished:
             self.guard(partial(self._leave, by))
             self.guard(lambda: self.receive(ev.Tick(max(loop_time(), by))))
+
+    @property
+    def tools(self) -> Toolset | None:
+        """What answers its calls."""
+        return self._answerers.tools
 
     @property
     def progress(self) -> dict[str, Any]:

@@ -100,13 +100,13 @@ class Records:
             self._finished.pop(member.recorder.key, None)
             return
         if record is None:
-            record = record_of(member.ref, member.label)
+            record = record_of(member.ref, member.label, member.tools)
             record = replace(record, key=self._keys.get(member.ref, record.key))
         self._add_record(member, record)
 
     def add_create(self, member: Member, creating: dict[str, Any]) -> None:
         """Add the watch of a member whose run is to be created, with what it takes to ask for that again."""
-        self._add_record(member, asked_for(creating, member.label))
+        self._add_record(member, asked_for(creating, member.label, member.tools))
 
     def _add_record(self, member: Member, record: WatchRecord) -> None:
         member.recorder = WatchRecorder(self.journal, record, self.added)

@@ -36,6 +36,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, key_of_call, key_of_run, ref_of
+from asyncruns.tools import Toolset
 from asyncruns.watch.handover import HandedOver, Token, handed_over
 from asyncruns.watch.holders import hold, is_held, let_go
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten
@@ -485,21 +486,46 @@ def unwatched(ref: RunRef, error: JournalError) -> JournalError:
     return type(error)(f"The run {ref} goes on, and is not watched, as it is not in the journal: {error}")
 
 
-def recorder_of_create(journal: Journal, creating: dict[str, Any], label: object) -> WatchRecorder:
+def recorder_of_create(
+    journal: Journal, creating: dict[str, Any], label: object, tools: Toolset | None
+) -> WatchRecorder:
     """Return what records the watch of a single run that is to be created; it is still to be added."""
-    recorder = WatchRecorder(journal, asked_for(creating, label))
+    recorder = WatchRecorder(journal, asked_for(creating, label, tools))
     hold(journal, recorder.key, recorder)
     return recorder
 
 
-def asked_for(creating: dict[str, Any], label: object) -> WatchRecord:
+def asked_for(creating: dict[str, Any], label: object, tools: Toolset | None) -> WatchRecord:
     """Return what a journal holds of a watch whose run is to be created; its key finds the run, too."""
-    return begun_now(WatchRecord(key=uuid.uuid4().hex, ref=None, label=label, creating=creating))
+    return begun_now(
+        WatchRecord(key=uuid.uuid4().hex, ref=None, label=label, toolset=_name_of(tools), creating=creating)
+    )
 
 
-def record_of(ref: RunRef, label: object) -> WatchRecord:
+def record_of(ref: RunRef, label: object, tools: Toolset | None = None) -> WatchRecord:
     """Return what a journal holds of a watch that begins."""
-    return begun_now(WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label))
+    return begun_now(WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label, toolset=_name_of(tools)))
+
+
+def with_its_tools(record: WatchRecord, given: Toolset | None, others: Iterable[Toolset]) -> Toolset | None:
+    """Return the toolset that a watch names; what is given for all if it names none.
+
+    Raises:
+        InvalidRequestError: It names another one than these.
+    """
+    if not record.toolset:
+        return given
+    for toolset in (*others, *([] if given is None else [given])):
+        if toolset.name == record.toolset:
+            return toolset
+    raise InvalidRequestError(
+        f"Its calls are answered by the toolset {record.toolset!r}, which is not here: pass it as "
+        f"resume(toolsets=[Toolset(..., name={record.toolset!r})])"
+    )
+
+
+def _name_of(tools: Toolset | None) -> str:
+    return "" if tools is None else tools.name
 
 
 def gone_on_as(ref: RunRef, newer: RunRef) -> NotOwnerError:
