@@ -41,7 +41,7 @@ from asyncruns.watch.recorder import (
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long
 DELIVERED_S: Final = 0.25  # one that was delivered is forgotten after at most this long, with others
-CLOCK_S: Final = 0.001
+TIMER_GRAIN_S: Final = 0.001
 REWRITE_PAUSES_S: Final = (0.1, 0.5, 2.0, 10.0)  # after writes in a row that failed; the last one repeats
 
 
@@ -316,7 +316,7 @@ class Records:
             finally:
                 if timer is not None:
                     timer.cancel()
-            if due_at - loop.time() < CLOCK_S:
+            if due_at - loop.time() < TIMER_GRAIN_S:
                 return  # the timer may be early by the clock's resolution
 
     async def run(self) -> None:

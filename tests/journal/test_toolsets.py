@@ -36,22 +36,28 @@ class Shop:
 
     async def leave(self) -> None:
         """Watch a run with each bank, and leave them in the journal."""
-        async with MemoryJournal(self.store) as journal, self.client() as client:
-            async with Fleet(client, journal=journal, tools=self.tools("first"), on_exit="leave") as fleet:
-                thread = await client.threads.create()
-                run: Any = await client.threads.runs.create(thread.id, assistant_id="asst_1")
-                await fleet.watch(run, label="watched").recorded()
-                asked = fleet.run(assistant_id="asst_1", message="Pay", tools=self.tools("second"), label="asked")
-                await asked.recorded()
+        async with (
+            MemoryJournal(self.store) as journal,
+            self.client() as client,
+            Fleet(client, journal=journal, tools=self.tools("first"), on_exit="leave") as fleet,
+        ):
+            thread = await client.threads.create()
+            run: Any = await client.threads.runs.create(thread.id, assistant_id="asst_1")
+            await fleet.watch(run, label="watched").recorded()
+            asked = fleet.run(assistant_id="asst_1", message="Pay", tools=self.tools("second"), label="asked")
+            await asked.recorded()
 
 
 async def test_a_watch_finds_its_toolset_by_name() -> None:
     shop = Shop()
     await shop.leave()
-    async with MemoryJournal(shop.store) as journal, shop.client() as client:
-        async with Fleet(client, journal=journal, tools=shop.tools("first")) as fleet:
-            watches = await fleet.resume(toolsets=[shop.tools("second")])
-            outcomes = [await watch for watch in watches]
+    async with (
+        MemoryJournal(shop.store) as journal,
+        shop.client() as client,
+        Fleet(client, journal=journal, tools=shop.tools("first")) as fleet,
+    ):
+        watches = await fleet.resume(toolsets=[shop.tools("second")])
+        outcomes = [await watch for watch in watches]
     assert all(isinstance(outcome, Completed) for outcome in outcomes)
     assert sorted(shop.paid) == ["first to c", "second to c"]
 
