@@ -451,7 +451,7 @@ class Telemetry(ABC):
     """Follows what a client does, to make traces and metrics of it. Nothing here may wait or raise."""
 
     @abstractmethod
-    def watch(self, ref: RunRef, run: object, server: str, link: str) -> WatchTrace:
+    def watch(self, ref: RunRef, run: object, server: str, link: str, label: object = None) -> WatchTrace:
         """Return what follows a watch that begins now, in the context variables of its caller.
 
         Args:
@@ -459,6 +459,7 @@ class Telemetry(ABC):
             run: The run as the caller's object shows it, or None.
             server: The base URL of the server; "" if it is not known.
             link: The `traceparent` of an earlier watch of the run; "" for none.
+            label: What the caller passed as `label=`.
         """
 
     @abstractmethod

@@ -100,7 +100,7 @@ class OpenTelemetry(Telemetry):
         self.tools: metrics.Histogram = _seconds(meter, "gen_ai.execute_tool.duration", "Duration of calls of tools")
         self._requests = _seconds(meter, "asyncruns.request.duration", "Duration of attempts of requests")
 
-    def watch(self, ref: RunRef, run: object, server: str, link: str) -> WatchTrace:
+    def watch(self, ref: RunRef, run: object, server: str, link: str, label: object = None) -> WatchTrace:
         """Begin the span of a watch, below the current span."""
         earlier = trace.get_current_span(_W3C.extract({"traceparent": link})).get_span_context() if link else None
         is_parent = earlier is not None and earlier.span_id == trace.get_current_span().get_span_context().span_id

@@ -49,6 +49,7 @@ from asyncruns.resources.threads import Threads
 from asyncruns.resources.webhook_secrets import given_secrets
 from asyncruns.resources.webhooks import WebhookEvent
 from asyncruns.streams.event_stream import EventStream, source_of
+from asyncruns.timeline.telemetries import given_telemetry
 from asyncruns.tools import Toolset
 from asyncruns.transport.auth import (
     Auth,
@@ -140,7 +141,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             or that of a fleet, takes up what is left. An outcome that a caller gets is forgotten. It is borrowed: not
             closed here. A run is written down as soon as it is created, so one whose create was under way is not.
         telemetry: Follows what this client does, such as `asyncruns.otel.OpenTelemetry()`, which makes traces and
-            metrics of it. Default None.
+            metrics of it, or `TimelineFile(path)`; or several of them. Default None.
 
     Attributes:
         base_url: The URL under which the API is; "" if a `transport` was given.
@@ -176,7 +177,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         transport: Transport | None = None,
         webhook_secret: str | Sequence[str] | None = None,
         journal: Journal | None = None,
-        telemetry: Telemetry | None = None,
+        telemetry: Telemetry | Sequence[Telemetry] | None = None,
     ) -> None:
         check_retries(max_retries)
         self.base_url: str = ""
@@ -216,8 +217,9 @@ class Client(AsyncOnly, KnownServers, OtherNames):
                 ssl=(ssl, True),
                 http=(http, "aiohttp"),
             )
-        if telemetry is not None:
-            transport = FollowedTransport(transport, telemetry)
+        followed = given_telemetry(telemetry)
+        if followed is not None:
+            transport = FollowedTransport(transport, followed)
         host = urlsplit(self.base_url).hostname or ""
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRunDialect(host=host)
@@ -232,7 +234,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         self._webhook_secrets = None if webhook_secret is None else given_secrets(webhook_secret)
         self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
         self._open_watches.journal = checked_journal(journal)
-        self._open_watches.telemetry = telemetry
+        self._open_watches.telemetry = followed
         self._open_watches.server = self.base_url
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)

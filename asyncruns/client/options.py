@@ -53,7 +53,7 @@ class ClientOptions(TypedDict, total=False):
     http: HTTPLibrary
     webhook_secret: str | Sequence[str] | None
     journal: Journal | None
-    telemetry: Telemetry | None
+    telemetry: Telemetry | Sequence[Telemetry] | None
 
 
 def given_base_url(base_url: str | None) -> str:

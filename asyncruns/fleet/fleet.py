@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Unpack, cast, overload
@@ -157,6 +158,24 @@ class Fleet(AsyncOnly, Generic[R]):
                 handlers, or by a task within `keep_open`, which would wait for itself.
         """
         await self._hub.drain()
+
+    async def record(self, path: str | os.PathLike[str], *, labels: bool = False) -> None:
+        """Write what the watches do that begin from now on to a file, until the fleet is left.
+
+        The file is JSON lines without arguments, outputs and messages; `asyncruns timeline PATH -o runs.html` makes a
+        picture of it: when which run had which status, its calls and polls, and how late its end was noticed.
+        `asyncruns.timeline.TimelineFile` says what is written when; it is the same for a client, and for single
+        watches. Safe to cancel: nothing is recorded then.
+
+        Args:
+            path: The file. It is created for its owner alone; what an earlier process has written to it stays.
+            labels: Whether labels are written, if they are plain JSON. Default False: they may be secret.
+
+        Raises:
+            ConfigurationError: The file holds something else, another process writes to it, or it cannot be opened.
+            InvalidRequestError: This fleet records already; or it is not running, or in another event loop.
+        """
+        await self._hub.record(path, labels=labels)
 
     # Adding runs
 

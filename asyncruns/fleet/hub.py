@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -30,6 +31,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.records import WatchRecord, ref_of
 from asyncruns.resources.new_run import NewRun
 from asyncruns.streams.event_stream import EventStream, source_of
+from asyncruns.timeline import TimelineFile
 from asyncruns.tools import Toolset
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.create_guard import CreateGuard
@@ -97,6 +99,7 @@ class Hub(Generic[R]):
         )
         self._open: list[tuple[OpenWatches, OpenWatch]] = []  # one for each client in use
         self._last_context = contextvars.Context()
+        self._timelines: TimelineFile | None = None
 
     # Entering and leaving
 
@@ -129,7 +132,27 @@ class Hub(Generic[R]):
             by = self._leave_by()
             self._leave(by)
             await self.task.join(by)
+            if self._timelines is not None:
+                await self._timelines.aclose()
         self.task.raise_once(error, "The fleet broke")
+
+    async def record(self, path: str | os.PathLike[str], *, labels: bool) -> None:
+        """Write timelines of the watches that begin from now on to a file; `Fleet.record` describes the arguments.
+
+        Raises:
+            ConfigurationError: The file cannot be used.
+            InvalidRequestError: This fleet writes timelines already; or it is not running, or in another event loop.
+        """
+        self.check_goes_on()
+        if self._timelines is not None:
+            raise InvalidRequestError("This fleet writes timelines already: call record() once")
+        timelines = self._timelines = TimelineFile(path, labels=labels)
+        try:
+            await timelines.open()
+        except BaseException:
+            self._timelines = None
+            raise
+        self.runner.recording = timelines
 
     def _leave(self, by: float) -> None:
         for _, watch in self._open:

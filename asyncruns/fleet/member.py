@@ -265,11 +265,12 @@ class Member(Slot):
 
     def _begin_trace(self, run: Snapshot[Any] | None) -> None:
         """Make a trace of the watch from now on, in the context of its caller."""
-        if telemetry_of(self.client) is None:
+        recording = self._host.recording
+        if recording is None and telemetry_of(self.client) is None:
             return
         link = "" if self.recorder is None else self.recorder.record.traceparent
         resource = None if run is None else run.resource
-        self.trace = self.context.copy().run(trace_of, self.client, self.ref, resource, link)
+        self.trace = self.context.copy().run(trace_of, self.client, self.ref, resource, link, self.label, recording)
         if self._answering is not None:
             self._answering.follow_with(self.trace)
 

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from anyio.abc import TaskGroup
 
+from asyncruns.abc import Telemetry
 from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.batch_progress import BatchProgress
 from asyncruns.fleet.outages import Outages
@@ -29,6 +30,7 @@ class Host(ABC, Generic[M]):
         permits: Keep requests for the messages of a run, which callers send later, within the budget.
         group: The task group in which tools run; None if the fleet is not running.
         closing: Whether nothing new may be started.
+        recording: What follows the watches in addition to the telemetry of their clients; None for nothing.
         is_left: Whether the fleet is being left, or was left; runs may still be cancelled while it is.
     """
 
@@ -39,6 +41,7 @@ class Host(ABC, Generic[M]):
     permits: Permits
     group: TaskGroup | None
     closing: bool
+    recording: Telemetry | None
     is_left: bool
 
     @property

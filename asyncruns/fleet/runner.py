@@ -18,7 +18,7 @@ import anyio.abc
 from msgspec.structs import replace
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
-from asyncruns.abc import Journal
+from asyncruns.abc import Journal, Telemetry
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.batch_progress import BatchProgress
@@ -90,6 +90,7 @@ class Runner(Host[Member]):
         self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
         self.closing: bool = False
+        self.recording: Telemetry | None = None
         self.is_left: bool = False
         self.polls: int = 0
         self._on_end = on_end

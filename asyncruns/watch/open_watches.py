@@ -17,6 +17,7 @@ from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.abc import Journal, Telemetry, WatchTrace
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
+from asyncruns.timeline.telemetries import together
 
 if TYPE_CHECKING:
     from asyncruns.watch.recorder import WatchRecorder
@@ -170,7 +171,14 @@ def telemetry_of(client: object) -> Telemetry | None:
     return watches.telemetry if isinstance(watches, OpenWatches) else None
 
 
-def trace_of(client: object, ref: RunRef, run: object, link: str = "") -> WatchTrace | None:
+def trace_of(
+    client: object,
+    ref: RunRef,
+    run: object,
+    link: str = "",
+    label: object = None,
+    recording: Telemetry | None = None,
+) -> WatchTrace | None:
     """Return what follows a watch over this client that begins now; None if nothing does.
 
     Args:
@@ -178,9 +186,11 @@ def trace_of(client: object, ref: RunRef, run: object, link: str = "") -> WatchT
         ref: The ref of the run.
         run: The run, if it is known.
         link: The `traceparent` of an earlier watch of the run.
+        label: What the caller passed as `label=`.
+        recording: What follows it in addition to the telemetry of the client.
     """
-    telemetry = telemetry_of(client)
-    return None if telemetry is None else telemetry.watch(ref, run, open_watches_of(client).server, link)
+    telemetry = together(telemetry_of(client), recording)
+    return None if telemetry is None else telemetry.watch(ref, run, open_watches_of(client).server, link, label)
 
 
 def keeps_open_watches(client: object) -> bool:

@@ -29,13 +29,14 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.schemas.output_type import output_type_of
+from asyncruns.timeline.values import RunTimeline, facts_of_run
 from asyncruns.watch.handover import HandedOver, token_for
 from asyncruns.watch.outcome_clients import LeftBehind, reads_results
 from asyncruns.watch.parsed import last_written, parsed_answer
 from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
 from asyncruns.wire import Message
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH
-from asyncruns.wire.plain import Held, Plain, is_plain, value_in
+from asyncruns.wire.plain import Held, Plain, is_plain, plain_value, value_in
 from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
@@ -327,6 +328,29 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         if self.run is None and not self.ref.ids:
             raise InvalidRequestError("This batch was not created, so it has no results")
         return self.ref.ids[0] if self.run is None else self.run
+
+    def timeline(self) -> RunTimeline:
+        """Return when the run was created, began and ended, by the server, and when it was watched.
+
+        Its statuses, calls and polls are known only if they are recorded: see `Fleet.record`.
+        """
+        facts = facts_of_run(self.run)
+        return RunTimeline(
+            ref=self.ref,
+            assistant=facts.assistant,
+            model=facts.model,
+            label=plain_value(self.label) if is_plain(self.label) else None,
+            began_at=self.at - self.elapsed,
+            finished_at=self.at,
+            outcome=type(self).__name__,
+            reason="" if self.reason is None else self.reason.value,
+            status=self.status,
+            error="" if self.error is None else self.error.code,
+            created_at=facts.created_at,
+            started_at=facts.started_at,
+            ended_at=facts.ended_at,
+            poll_count=self.polls,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         fields = super().to_dict()

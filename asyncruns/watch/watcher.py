@@ -321,7 +321,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     def _begin_trace(self, run: Snapshot[R] | None) -> None:
         """Make a trace of the watch from now on."""
-        self._trace = trace_of(self._client, self.ref, None if run is None else run.resource, self.traceparent)
+        resource = None if run is None else run.resource
+        self._trace = trace_of(self._client, self.ref, resource, self.traceparent, self._label)
         self._engine.follow_with(self._trace)
 
     async def _begin_to_record(self, journal: Journal) -> None:
