@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parent.parent / "asyncruns"
 # In the order of imports: a module imports from rooms before its own, and from its own.
 ROOMS = (
     "_version", "_private", "errors", "wire", "http", "sse", "limits", "cadence", "lifecycle", "abc", "user_code",
-    "_loop", "transport", "dialects", "schemas", "tools", "streams", "journal", "timeline", "watch", "resources", "fleet", "client",
-    "otel", "testing", "cli", "__main__",
+    "_loop", "transport", "dialects", "schemas", "tools", "streams", "journal", "timeline", "watch", "resources",
+    "fleet", "client", "otel", "testing", "cli", "__main__",
 )  # fmt: skip
 PURE = ("lifecycle", "cadence", "http", "sse", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}

@@ -156,7 +156,10 @@ SEEN: dict[str, tuple[Any, str]] = {
         "message_batches messages poll_now portkey responses resume run run_steps runs threads transport watch "
         "webhooks base_url",
     ),
-    "Fleet": (Fleet, "add_many cancel_run drain is_running keep_open poll_now resume run run_many statistics watch"),
+    "Fleet": (
+        Fleet,
+        "add_many cancel_run drain is_running keep_open poll_now record resume run run_many statistics watch",
+    ),
     "Watch": (
         Watch,
         "cancel cancel_run created explain is_active label outcome poll_now polls recorded ref status submit subscribe "
@@ -179,7 +182,8 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Outcome": (
         Completed,
         "at calls cancel_error cancel_requested cause context elapsed error label messages outputs parsed polls reason "
-        "reconcile ref refs refusal results run run_elapsed status text to_dict to_json token unanswered unwrap usage",
+        "reconcile ref refs refusal results run run_elapsed status text timeline to_dict to_json token unanswered "
+        "unwrap usage",
     ),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from asyncruns.cli.completion import add_completion
 from asyncruns.cli.reap_options import EPILOG as REAP_EPILOG
 from asyncruns.cli.reap_options import add_reap
 from asyncruns.cli.run_options import add_run_commands
+from asyncruns.cli.timeline_options import TIMELINE_EPILOG, add_timeline
 
 DEFAULT_RUNS: Final = 36
 DEFAULT_MODEL: Final = "gpt-4o-mini"
@@ -101,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_reap(
         add_command(commands, "reap", "List the unfinished runs of a journal; resume, cancel or forget.", REAP_EPILOG)
     )
+    add_timeline(add_command(commands, "timeline", "Draw when recorded runs did what, as a page.", TIMELINE_EPILOG))
     _add_emulate(
         add_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C.", _EMULATE_EPILOG)
     )

@@ -11,7 +11,7 @@ from typing import Final
 from asyncruns._version import __version__
 from asyncruns.errors import ConfigurationError
 from asyncruns.journal.own_thread import OwnThread
-from asyncruns.timeline.lines import DECODER, ENCODER, FORMAT, HeadLine, Line, LostLine
+from asyncruns.timeline.lines import DECODER, ENCODER, LINES_FORMAT, HeadLine, Line, LostLine
 
 try:
     import fcntl
@@ -98,7 +98,7 @@ class LineWriter:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             if fcntl is not None:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._write_all(self._gap() + ENCODER.encode(HeadLine(FORMAT, __version__, at)) + b"\n")
+            self._write_all(self._gap() + ENCODER.encode(HeadLine(LINES_FORMAT, __version__, at)) + b"\n")
         except BlockingIOError:
             raise ConfigurationError(
                 f"{self.path} is being written by another recording: each needs a file of its own"

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-FORMAT: Final = 1
+LINES_FORMAT: Final = 1
 
 
 class _Line(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="kind"):

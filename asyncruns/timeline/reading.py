@@ -12,7 +12,7 @@ from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.timeline.lines import (
     DECODER,
-    FORMAT,
+    LINES_FORMAT,
     AnsweredLine,
     CallLine,
     EndLine,
@@ -58,7 +58,7 @@ def _lines_of(path: str | os.PathLike[str], complain: Callable[[str], object]) -
                     continue
                 break
             if isinstance(line, HeadLine):
-                if line.format != FORMAT:
+                if line.format != LINES_FORMAT:
                     break
                 is_begun = True
             if not is_begun:
@@ -66,7 +66,7 @@ def _lines_of(path: str | os.PathLike[str], complain: Callable[[str], object]) -
             yield number, line
     if not is_begun:
         raise ConfigurationError(
-            f"{name} is no file of timelines of format {FORMAT}: fleet.record(path) and TimelineFile(path) write them"
+            f"{name} is no file of timelines of format {LINES_FORMAT}: those are of fleet.record() and TimelineFile()"
         )
 
 

@@ -18,7 +18,7 @@ from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Asked, Call, Notice, Observed, Refused, RunRef, StatusChanged
 from asyncruns.timeline.line_writer import LineWriter
 from asyncruns.timeline.lines import AnsweredLine, CallLine, EndLine, PollLine, SentLine, StatusLine, WatchLine
-from asyncruns.timeline.values import RunFacts, facts_of_run
+from asyncruns.timeline.values import ServerFacts, server_facts
 from asyncruns.wire.plain import is_plain, plain_value
 
 _DIGITS: Final = 3  # of times in seconds
@@ -94,7 +94,7 @@ class _Timeline(WatchTrace):
 
     def notice(self, notice: Notice) -> None:
         if isinstance(notice, StatusChanged):
-            facts = RunFacts() if self._is_known else facts_of_run(notice.run)  # who made it, and when, is said once
+            facts = ServerFacts() if self._is_known else server_facts(notice.run)  # who made it, and when, is said once
             self._is_known = True
             of = (facts.assistant, facts.model, facts.created_at)
             self._put(StatusLine(self._n, _now(), notice.status, notice.phase.value, *of))

@@ -147,7 +147,7 @@ class RunTimeline(Plain, frozen=True, kw_only=True):
 _ENDED: Final = frozenset(phase.value for phase in Phase if phase.is_terminal)
 
 
-class RunFacts(Struct, frozen=True, kw_only=True):
+class ServerFacts(Struct, frozen=True, kw_only=True):
     """What an object of the server says of the time of its run, and who made it."""
 
     assistant: str = ""
@@ -157,10 +157,10 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
 
 
-def facts_of_run(run: object) -> RunFacts:
+def server_facts(run: object) -> ServerFacts:
     """Return what a run, a response or a batch says; nothing for None or an object of another kind."""
     ends = [at for name in _ENDS if (at := epoch_seconds(getattr(run, name, None))) is not None]
-    return RunFacts(
+    return ServerFacts(
         assistant=_text(getattr(run, "assistant_id", None)),
         model=_text(getattr(run, "model", None)),
         created_at=epoch_seconds(getattr(run, "created_at", None)),

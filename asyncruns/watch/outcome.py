@@ -29,7 +29,7 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.schemas.output_type import output_type_of
-from asyncruns.timeline.values import RunTimeline, facts_of_run
+from asyncruns.timeline.values import RunTimeline, server_facts
 from asyncruns.watch.handover import HandedOver, token_for
 from asyncruns.watch.outcome_clients import LeftBehind, reads_results
 from asyncruns.watch.parsed import last_written, parsed_answer
@@ -334,7 +334,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
 
         Its statuses, calls and polls are known only if they are recorded: see `Fleet.record`.
         """
-        facts = facts_of_run(self.run)
+        facts = server_facts(self.run)
         return RunTimeline(
             ref=self.ref,
             assistant=facts.assistant,
