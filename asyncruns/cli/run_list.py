@@ -13,7 +13,7 @@ from msgspec import Struct
 from asyncruns.cli.batch_board import progress_text
 from asyncruns.cli.batch_servers import client_for
 from asyncruns.cli.board import said
-from asyncruns.cli.output import complain, counted, on_one_line, say_json
+from asyncruns.cli.output import complain, counted, on_one_line, plain_object, say_json
 from asyncruns.cli.process import run
 from asyncruns.cli.sheet import Sheet
 from asyncruns.cli.show_sheet import STATUS_STYLES
@@ -149,7 +149,7 @@ def _print(found: list[ListedRow], *, as_json: bool) -> None:
     for ref, snapshot in ((listed.ref, listed.snapshot) for listed in found):
         if as_json:
             facts = {"status": snapshot.status, "phase": snapshot.phase.value, "created_at": snapshot.created_at}
-            say_json({"id": str(ref), "kind": ref.dialect, **facts, "object": snapshot.resource.to_dict()})
+            say_json({"id": str(ref), "kind": ref.dialect, **facts, "object": plain_object(snapshot.resource)})
         else:
             at, note = local_time(snapshot.created_at), _note(snapshot)
             sheet.row(str(ref), snapshot.status, at, note, style=STATUS_STYLES.get(snapshot.phase, ""), styled=1)

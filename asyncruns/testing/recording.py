@@ -42,12 +42,6 @@ _ACCOUNT_HEADERS: Final = frozenset({"openai-organization", "openai-project", "a
 _NO_SECRET: Final = re.compile(r".*ratelimit.*|portkey")  # x-ratelimit-remaining-tokens, x-portkey-request-id
 _OF_CONNECTION: Final = frozenset({"connection", "keep-alive", "transfer-encoding"})
 _OF_LENGTH: Final = frozenset({"content-encoding", "content-length"})  # what resumes a download needs them
-_SECRET_FIELD: Final = re.compile(
-    rb'("[\w-]*(?:authorization|api[_-]?key|passwor[dt]|secret|(?:access|refresh|bearer|auth)[_-]?token|cookie)"\s*:\s*)'
-    rb'"(?:[^"\\]|\\.)*"',
-    re.IGNORECASE,
-)
-_HEADERS_FIELD: Final = re.compile(rb'("headers"\s*:\s*)\{[^{}]*\}')  # of an MCP server: whatever it authenticates with
 # A random text by which a client finds again what it created; see `resources/adoption.py`.
 _NONCE: Final = re.compile(rb'("asyncruns_\w+"\s*:\s*")([0-9a-f]{32})(?=")')
 
@@ -171,11 +165,6 @@ def lines_of(path: str | os.PathLike[str]) -> Iterator[tuple[int, RecordedLine]]
 
 
 # What may be written
-
-
-def without_secret_fields(body: bytes) -> bytes:
-    """Return a body without the values of JSON fields that are credentials by their names."""
-    return _HEADERS_FIELD.sub(rb'\1{"***": "***"}', _SECRET_FIELD.sub(rb'\1"***"', body))
 
 
 def written_headers(
