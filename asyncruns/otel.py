@@ -3,9 +3,11 @@
     client = Client.from_env(telemetry=OpenTelemetry())
 
 Each watch is a span `invoke_agent` below the span that was current where the watch began. Its children are a span for
-each status of the run, for each tool that runs, for each handler, and for each submit and cancel. A span is exported
-when it ends: of a process that ends early, the spans of the earlier statuses are there, and that of the whole watch is
-not. A watch that is resumed from a journal links to it.
+each status of the run, for each tool that runs, for each handler and each awaitable that it returns, and for each
+submit and cancel. The create of a run by `client.run` or `fleet.run` is a span `asyncruns.create` beside it.
+
+A span is exported when it ends: of a process that ends early, the spans of the earlier statuses are there, and that of
+the whole watch is not. A watch that is resumed from a journal links to the span below which it began.
 
 Names are those of the semantic conventions for generative AI, which are in development, as of November 2026
 (https://github.com/open-telemetry/semantic-conventions-genai); what has no name there begins with `asyncruns.`. What

@@ -25,6 +25,7 @@ from asyncruns.errors import (
     APIResponseValidationError,
     APIStatusError,
     AuthenticationError,
+    InvalidRequestError,
     PermissionDeniedError,
 )
 from asyncruns.lifecycle import RunRef, Snapshot
@@ -103,14 +104,18 @@ async def _read(client: Client, source: Source, options: argparse.Namespace) -> 
     try:
         async for item in source.items():
             searched += 1
-            ref = RunRef.of(item)
+            try:
+                ref = RunRef.of(item)
+            except InvalidRequestError:
+                complain(f"{source.name}: one was left out, as it has no id")
+                continue
             snapshot = client.for_run(ref).dialect.snapshot(item)
             if not options.status or snapshot.status in options.status:
                 found.append(ListedRow(ref, snapshot))
             if len(found) == options.limit:
                 break
-            if searched == MOST_SEARCHED:
-                complain(f"only the newest {MOST_SEARCHED} {source.name} were searched")
+            if searched == max(MOST_SEARCHED, options.limit):
+                complain(f"only the newest {searched} {source.name} were searched")
                 break
     except APIError as error:
         return error

@@ -28,6 +28,9 @@ class FollowedTransport(Transport):
         self.inner: Transport = inner
         self._telemetry = telemetry
 
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
     async def send(self, request: Request) -> Response:
         return await self._followed(request, self.inner.send)
 

@@ -388,3 +388,15 @@ async def test_an_output_that_cannot_be_written_is_no_traceback(redirection: str
         process = await anyio.run_process(["sh", "-c", f"{command} {redirection}"], check=False)
     assert process.returncode == code
     assert b"Traceback" not in process.stderr
+
+
+async def test_an_item_without_an_id_hides_no_other(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await start(emulator, client, Scenario())
+    rewrite = {"rewrite": lambda body: {**body, "data": [{**body["data"][0], "id": ""}, *body["data"]]}}
+    emulator.inject(Fault(on="runs", **rewrite))
+    assert await listed(emulator, "--thread", run.thread_id) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{run.thread_id}/{run.id}  ")
+    assert "one was left out, as it has no id" in err
