@@ -39,6 +39,7 @@ Redact = Callable[[bytes], bytes]
 """Removes what must not be kept from the bytes of a body."""
 
 _ACCOUNT_HEADERS: Final = frozenset({"openai-organization", "openai-project", "anthropic-organization-id"})
+_OF_CALLER: Final = re.compile("credential|session|jwt|principal")  # mcp-session-id, x-ms-client-principal
 _NO_SECRET: Final = re.compile(r".*ratelimit.*|portkey")  # x-ratelimit-remaining-tokens, x-portkey-request-id
 _OF_CONNECTION: Final = frozenset({"connection", "keep-alive", "transfer-encoding"})
 _OF_LENGTH: Final = frozenset({"content-encoding", "content-length"})  # what resumes a download needs them
@@ -183,7 +184,7 @@ def written_query(query: Iterable[tuple[str, str]], redact: Callable[[str], str]
 
 def _hidden(name: str, value: str) -> str:
     lowered = name.lower()
-    if lowered in _ACCOUNT_HEADERS or SECRET_NAME.search(_NO_SECRET.sub("", lowered)):
+    if lowered in _ACCOUNT_HEADERS or _OF_CALLER.search(lowered) or SECRET_NAME.search(_NO_SECRET.sub("", lowered)):
         return HIDDEN
     return f"{value.partition('?')[0]}?{HIDDEN}" if lowered == "location" and "?" in value else value
 

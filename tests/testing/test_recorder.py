@@ -160,7 +160,8 @@ async def test_no_credential_is_in_the_file(guarded: Emulator, path: Path, telem
         outcome = await client.run(model="gpt-4o", message=f"My key is {SECRET}")
         assert await outcome.text() == f"The key is {SECRET}."  # what the client gets is as it was
         await client.threads.create(
-            extra_headers={"OpenAI-Organization": "org-4711", "X-Custom-Token": "4711"}, extra_query={"sig": "4711"}
+            extra_headers={"OpenAI-Organization": "org-4711", "X-Custom-Token": "4711", "Mcp-Session-Id": "4711"},
+            extra_query={"sig": "4711"},
         )
         with pytest.raises(APIConnectionError):
             guarded.inject(Fault(on="create_thread", drop=True, times=9))
