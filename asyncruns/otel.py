@@ -259,6 +259,8 @@ class _Trace(WatchTrace):
         return {"asyncruns.dialect": self._dialect}
 
     def _change_status(self, change: StatusChanged[Any]) -> None:
+        if self._status_span is not None:  # a phase that goes on after the watch is not measured
+            self._of.in_phase.record(loop_time() - self._since, {**self._kind, "asyncruns.phase": self._phase})
         self._end_status()
         self._count(-1)
         self._phase, self._since = change.phase.value, loop_time()
@@ -273,7 +275,6 @@ class _Trace(WatchTrace):
     def _end_status(self) -> None:
         if self._status_span is not None:
             self._status_span.end()
-            self._of.in_phase.record(loop_time() - self._since, {**self._kind, "asyncruns.phase": self._phase})
             self._status_span = None
 
     def _count(self, change: int) -> None:

@@ -394,8 +394,9 @@ async def test_an_item_without_an_id_hides_no_other(
     emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = await start(emulator, client, Scenario())
-    rewrite = {"rewrite": lambda body: {**body, "data": [{**body["data"][0], "id": ""}, *body["data"]]}}
-    emulator.inject(Fault(on="runs", **rewrite))
+    emulator.inject(
+        Fault(on="runs", rewrite=lambda body: {**body, "data": [{**body["data"][0], "id": ""}, *body["data"]]})
+    )
     assert await listed(emulator, "--thread", run.thread_id) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{run.thread_id}/{run.id}  ")

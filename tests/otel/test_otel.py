@@ -187,6 +187,8 @@ async def test_a_watch_that_is_left_ends_its_spans(shell: str) -> None:
             await traced.watch(shell, run)
     (root,) = traced.named("invoke_agent")
     assert attributes_of(root)["asyncruns.outcome"] in ("left", "GaveUp")
+    assert traced.named("asyncruns.pending")
+    assert "asyncruns.phase.duration" not in traced.points()  # the run is still pending
     assert sum(point.value for point in traced.points()["asyncruns.watch.active"]) == 0
 
 
