@@ -34,6 +34,7 @@ from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.timeline import TimelineFile
 from asyncruns.tools import Toolset
 from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.handover import Token, check_has_journal, token_in
 from asyncruns.watch.logs import FLEET_LOG
@@ -152,7 +153,7 @@ class Hub(Generic[R]):
         except BaseException:
             self._timelines = None
             raise
-        self.runner.recording = timelines
+        self.runner.recording = GuardedTelemetry(timelines)
 
     def _leave(self, by: float) -> None:
         for _, watch in self._open:

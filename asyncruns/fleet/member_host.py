@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar
 
 from anyio.abc import TaskGroup
 
-from asyncruns.abc import Telemetry
 from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.batch_progress import BatchProgress
 from asyncruns.fleet.outages import Outages
 from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.schedule import Schedule, Slot
+from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
 from asyncruns.watch.outcome import AnyOutcome
 
 M = TypeVar("M", bound=Slot)
@@ -41,7 +41,7 @@ class Host(ABC, Generic[M]):
     permits: Permits
     group: TaskGroup | None
     closing: bool
-    recording: Telemetry | None
+    recording: GuardedTelemetry | None
     is_left: bool
 
     @property

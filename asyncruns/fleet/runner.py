@@ -18,7 +18,7 @@ import anyio.abc
 from msgspec.structs import replace
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
-from asyncruns.abc import Journal, Telemetry
+from asyncruns.abc import Journal
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.batch_progress import BatchProgress
@@ -36,6 +36,7 @@ from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
 from asyncruns.lifecycle.records import WatchRecord, Wish
+from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
 from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.recorded_end import recorded_cause
@@ -90,7 +91,7 @@ class Runner(Host[Member]):
         self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
         self.closing: bool = False
-        self.recording: Telemetry | None = None
+        self.recording: GuardedTelemetry | None = None
         self.is_left: bool = False
         self.polls: int = 0
         self._on_end = on_end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -10,17 +10,30 @@ from asyncruns.abc import Telemetry, WatchTrace
 from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Asked, Call, Notice, Observed, Refused, RunRef
+from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
 
 
 class Telemetries(Telemetry):
-    """Passes all on to several telemetries."""
+    """Passes all on to several telemetries. What one of them raises does not affect the others."""
 
     def __init__(self, inner: Sequence[Telemetry]) -> None:
-        self._inner = tuple(inner)
+        self._inner = [GuardedTelemetry(telemetry) for telemetry in inner]
 
     def watch(self, ref: RunRef, run: object, server: str, link: str, label: object = None) -> WatchTrace:
         """Return what passes on what a watch does."""
-        return _Traces([telemetry.watch(ref, run, server, link, label) for telemetry in self._inner])
+        return traced_by(self._inner, ref, run, server, link, label) or _Traces([])
+
+    @contextmanager
+    def creating(self, dialect: str, server: str) -> Iterator[Callable[[object], None]]:
+        """Pass on a create."""
+        with ExitStack() as stack:
+            notes = [stack.enter_context(telemetry.creating(dialect, server)) for telemetry in self._inner]
+
+            def note(created: object) -> None:
+                for each in notes:
+                    each(created)
+
+            yield note
 
     def requested(self, request: Request, answer: Response | Exception | None, seconds: float) -> None:
         """Pass on a request."""
@@ -69,10 +82,14 @@ class _Traces(WatchTrace):
             trace.ended(outcome)
 
 
-def together(*telemetries: Telemetry | None) -> Telemetry | None:
-    """Return a telemetry that passes all on to these; the only one itself, and None for none."""
-    given = [telemetry for telemetry in telemetries if telemetry is not None]
-    return Telemetries(given) if len(given) > 1 else next(iter(given), None)
+def traced_by(
+    telemetries: Iterable[GuardedTelemetry], ref: RunRef, run: object, server: str, link: str, label: object
+) -> WatchTrace | None:
+    """Return what passes on to several telemetries what a watch does; None if none of them follows it."""
+    traces = [
+        trace for telemetry in telemetries if (trace := telemetry.watch(ref, run, server, link, label)) is not None
+    ]
+    return _Traces(traces) if len(traces) > 1 else next(iter(traces), None)
 
 
 def given_telemetry(telemetry: Telemetry | Sequence[Telemetry] | None) -> Telemetry | None:
@@ -81,9 +98,11 @@ def given_telemetry(telemetry: Telemetry | Sequence[Telemetry] | None) -> Teleme
     Raises:
         ConfigurationError: It is something else.
     """
-    given = telemetry if isinstance(telemetry, Sequence) else [telemetry]
+    if telemetry is None or isinstance(telemetry, Telemetry):
+        return telemetry
+    given = telemetry if isinstance(telemetry, list | tuple) else [telemetry]
     for each in given:
-        if each is not None and not isinstance(each, Telemetry):
+        if not isinstance(each, Telemetry):
             what = each.__name__ if isinstance(each, type) else type(each).__name__
             raise ConfigurationError(f"telemetry must be a Telemetry, such as OpenTelemetry(), or several; got {what}")
-    return together(*given)
+    return Telemetries(given) if len(given) > 1 else next(iter(given), None)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
-from asyncruns.abc import Journal, Telemetry, WatchTrace
+from asyncruns.abc import Journal, WatchTrace
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
-from asyncruns.timeline.telemetries import together
+from asyncruns.timeline.telemetries import traced_by
+from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
 
 if TYPE_CHECKING:
     from asyncruns.watch.recorder import WatchRecorder
@@ -77,7 +78,7 @@ class OpenWatches:
     def __init__(self) -> None:
         self.journal: Journal | None = None
         self.claimed: dict[str, WatchRecorder] = {}
-        self.telemetry: Telemetry | None = None
+        self.telemetry: GuardedTelemetry | None = None
         self.server: str = ""
         self._all: dict[OpenWatch, None] = {}
 
@@ -165,7 +166,7 @@ def take_claimed(client: object, recorder: WatchRecorder) -> None:
     del claimed[recorder.key]
 
 
-def telemetry_of(client: object) -> Telemetry | None:
+def telemetry_of(client: object) -> GuardedTelemetry | None:
     """Return what follows the watches over a client; None if nothing does."""
     watches = getattr(client, "_open_watches", None)
     return watches.telemetry if isinstance(watches, OpenWatches) else None
@@ -177,7 +178,7 @@ def trace_of(
     run: object,
     link: str = "",
     label: object = None,
-    recording: Telemetry | None = None,
+    recording: GuardedTelemetry | None = None,
 ) -> WatchTrace | None:
     """Return what follows a watch over this client that begins now; None if nothing does.
 
@@ -189,8 +190,10 @@ def trace_of(
         label: What the caller passed as `label=`.
         recording: What follows it in addition to the telemetry of the client.
     """
-    telemetry = together(telemetry_of(client), recording)
-    return None if telemetry is None else telemetry.watch(ref, run, open_watches_of(client).server, link, label)
+    telemetries = [each for each in (telemetry_of(client), recording) if each is not None]
+    if not telemetries:
+        return None
+    return traced_by(telemetries, ref, run, open_watches_of(client).server, link, label)
 
 
 def keeps_open_watches(client: object) -> bool:

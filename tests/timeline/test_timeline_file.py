@@ -27,6 +27,8 @@ from asyncruns import (
     ToolError,
     Toolset,
 )
+from asyncruns.abc import Telemetry, WatchTrace
+from asyncruns.http import Request, Response
 from asyncruns.otel import OpenTelemetry
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.timeline import RunTimeline, TimedCall, TimedRequest, TimedStatus, TimelineFile, read_timelines
@@ -361,3 +363,22 @@ def test_the_end_is_estimated(
     )
     assert timeline.estimated_end == expected
     assert timeline.end_delay == (None if expected is None else 12.0 - expected)
+
+
+class Broken(Telemetry):
+    """Raises at everything."""
+
+    def watch(self, ref: RunRef, run: object, server: str, link: str, label: object = None) -> WatchTrace:
+        raise RuntimeError("broken")
+
+    def requested(self, request: Request, answer: Response | Exception | None, seconds: float) -> None:
+        raise RuntimeError("broken")
+
+
+async def test_a_telemetry_that_raises_does_not_affect_the_others(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with TimelineFile(path) as timelines:
+        client = Client(transport=transport_of(Scenario(rounds=ROUNDS)), telemetry=[Broken(), timelines])
+        async with client, RunWatcher(client, await create(client, "threads"), tools=tools) as watcher:
+            await watcher.wait()
+    assert len((await read(path))[0].calls) == 3
+    assert len([record for record in caplog.records if "telemetry raised" in record.getMessage()]) == 1
