@@ -89,8 +89,12 @@ class _Reader:
         self._rows: list[_Row] = []
         self._by_number: dict[int, _Row] = {}
         self._by_ref: dict[RunRef, _Row] = {}
+        self._last_at = self._died_at = 0.0
 
     def read(self, number: int, line: Line) -> None:
+        if isinstance(line, HeadLine):
+            self._died_at = self._last_at
+        self._last_at = max(self._last_at, getattr(line, "at", 0.0))
         match line:
             case HeadLine():
                 self._by_number.clear()
@@ -113,9 +117,19 @@ class _Reader:
             self._rows.append(row)
             if line.ids:
                 self._by_ref[ref] = row
+        self._end_calls(row)
         row.offset = max(row.calls, default=-1) + 1
-        row.fields |= {"server": line.server, "label": line.label, "finished_at": None, "outcome": "", "reason": ""}
+        row.fields |= {"server": line.server, "label": line.label}
+        if not _is_over(row):
+            row.fields |= {"finished_at": None, "outcome": "", "reason": ""}
         return row
+
+    def _end_calls(self, row: _Row) -> None:
+        """End the calls that were under way when the process died that watched the run before."""
+        for number, call in row.calls.items():
+            if call.ended_at is None:
+                last = max(call.began_at, self._died_at)
+                row.calls[number] = TimedCall(call.call_id, call.name, call.began_at, last, failed=True)
 
     def timelines(self) -> list[RunTimeline]:
         """Return what was read; the clock of a server is taken from its other runs, if one does not know it."""
@@ -149,7 +163,14 @@ def _add(row: _Row, line: StatusLine | PollLine | CallLine | AnsweredLine | Sent
             _end(row, line)
 
 
+def _is_over(row: _Row) -> bool:
+    """Return whether an end of the run is known; its outcome may have been delivered a second time."""
+    return row.fields.get("outcome", "") not in ("", "left", "NeedsCaller", "GaveUp")
+
+
 def _end(row: _Row, line: EndLine) -> None:
+    if _is_over(row):
+        return
     row.fields |= {"finished_at": line.at, "outcome": line.outcome, "reason": line.reason, "error": line.error}
     row.fields |= {"ended_at": line.ended_at, "started_at": line.started_at, "poll_count": line.polls}
     if line.ids:

@@ -100,7 +100,7 @@ def given_telemetry(telemetry: Telemetry | Sequence[Telemetry] | None) -> Teleme
     """
     if telemetry is None or isinstance(telemetry, Telemetry):
         return telemetry
-    given = telemetry if isinstance(telemetry, list | tuple) else [telemetry]
+    given: Sequence[Any] = telemetry if isinstance(telemetry, list | tuple) else [telemetry]
     for each in given:
         if not isinstance(each, Telemetry):
             what = each.__name__ if isinstance(each, type) else type(each).__name__

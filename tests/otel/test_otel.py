@@ -370,7 +370,7 @@ class Broken(Telemetry, WatchTrace):
         if name not in self.works:
             raise ValueError(f"{name} of the telemetry")
 
-    def watch(self, ref: RunRef, run: object, server: str, link: str) -> WatchTrace:
+    def watch(self, ref: RunRef, run: object, server: str, link: str, label: object = None) -> WatchTrace:
         self._raise("watch")
         return self
 

@@ -197,6 +197,22 @@ async def test_a_run_that_another_process_goes_on_with_is_one_timeline(path: Pat
     assert timeline.finished_at - timeline.began_at > 55
 
 
+def test_a_call_that_died_with_its_process_ends_with_it(path: Path) -> None:
+    head, watch = (
+        '{"kind":"timelines","format":1,"version":"0","at":%s}',
+        '{"kind":"watch","n":1,"at":%s,"dialect":"d","ids":["1"]}',
+    )
+    call, end = '{"kind":"call","n":1,"c":1,"at":%s,"name":"t"}', '{"kind":"end","n":1,"at":%s,"outcome":"Completed"}'
+    poll = '{"kind":"poll","n":1,"at":%s}'
+    first = [head % 1, watch % 2, call % 3, poll % 4]
+    second = [head % 11, watch % 12, call % 13, '{"kind":"answered","n":1,"c":1,"at":14}', end % 15]
+    third = [head % 21, watch % 22, end % 23]  # the outcome is delivered a second time
+    path.write_text("\n".join([*first, *second, *third, ""]))
+    (timeline,) = read_timelines(path, print)
+    assert [(call.began_at, call.ended_at, call.failed) for call in timeline.calls] == [(3, 4, True), (13, 14, False)]
+    assert (timeline.began_at, timeline.finished_at) == (2, 15)
+
+
 async def test_a_file_that_ends_anywhere_can_be_read(path: Path) -> None:
     await watched(path, "fleet", "threads", rounds=ROUNDS)
     data = await bytes_of(path)
