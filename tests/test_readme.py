@@ -26,7 +26,7 @@ from aiohttp.test_utils import RawTestServer
 from asyncruns import Client, Fleet, RunRef, Toolset
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
-from asyncruns.testing import BatchScenario, Emulator, Fault, FunctionCall, Scenario
+from asyncruns.testing import BatchScenario, Emulator, Fault, Scenario
 from asyncruns.testing.emulator import default_scenario
 
 ROOT = Path(__file__).parent.parent
