@@ -198,10 +198,8 @@ async def test_a_run_that_another_process_goes_on_with_is_one_timeline(path: Pat
 
 
 def test_a_call_that_died_with_its_process_ends_with_it(path: Path) -> None:
-    head, watch = (
-        '{"kind":"timelines","format":1,"version":"0","at":%s}',
-        '{"kind":"watch","n":1,"at":%s,"dialect":"d","ids":["1"]}',
-    )
+    head = '{"kind":"timelines","format":1,"version":"0","at":%s}'
+    watch = '{"kind":"watch","n":1,"at":%s,"dialect":"d","ids":["1"]}'
     call, end = '{"kind":"call","n":1,"c":1,"at":%s,"name":"t"}', '{"kind":"end","n":1,"at":%s,"outcome":"Completed"}'
     poll = '{"kind":"poll","n":1,"at":%s}'
     first = [head % 1, watch % 2, call % 3, poll % 4]
