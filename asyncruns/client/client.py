@@ -59,7 +59,7 @@ from asyncruns.watch.holders import ask_watch
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import WatchRecorder, checked_journal
+from asyncruns.watch.recorder import WatchRecorder, begin_as_created, checked_journal
 from asyncruns.watch.resume import release_unentered, resumed_watchers
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.watch.watcher import RunWatcher
@@ -388,9 +388,12 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             InvalidRequestError: It does not say enough, or this client cannot create it.
         """
         creator = self if once is None else self._through(once)
-        if creating.get("dialect") == self.dialect.name:
+        if creating.get("dialect") == self.dialect.name and isinstance(creating.get("parameters"), dict):
             start = StartOfRun.asked_again(creating, options.get("tools"))
-            return self._new_run_of(start, creator)
+            try:
+                return self._new_run_of(start, creator)
+            except TypeError as error:  # a newer version has written a parameter that this one does not know
+                raise InvalidRequestError(f"This version cannot create the run as it was asked for: {error}") from error
         if creating.get("dialect") == RESPONSE and isinstance(creating.get("parameters"), dict):
             return self.responses._new_run_with(creating["parameters"], options, creator.responses)
         raise InvalidRequestError(f"This client creates no run of the kind {creating.get('dialect')!r}")
@@ -583,6 +586,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         new = self._new_run_again(recorder.record.creating or {}, options)
         run = await new.create(create_guard_for(new.client, options, recorder))
         recorder.created(new.client.dialect.identify(run, {}))
+        await begin_as_created(recorder)
         return new.client, run
 
     async def poll_now(self, run: object) -> bool:

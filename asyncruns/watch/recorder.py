@@ -35,7 +35,7 @@ from asyncruns.lifecycle import (
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, key_of_call, key_of_run, ref_of
 from asyncruns.watch.handover import HandedOver, Token, handed_over
-from asyncruns.watch.holders import hold, is_held, let_go
+from asyncruns.watch.holders import hold, holder_of, let_go
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 from asyncruns.watch.traces import current_traceparent
@@ -89,6 +89,9 @@ class WatchRecorder:
         is_forgotten: Whether the journal forgets the watch, so that nothing more is written.
         is_left: Whether the journal keeps the watch although it has finished: its run is still to be created.
         on_wish: Called with what is asked of a single watch, as for `grant`.
+        is_cancel_asked: Whether a cancel was asked for before a single watch was entered.
+        settling: Writes that a single watch was left, in the background; None until then.
+        refused: Why a fleet could not add the watch at the last try; None if it could.
     """
 
     __slots__ = (
@@ -100,18 +103,21 @@ class WatchRecorder:
         "_moved_to",
         "_to_submit",
         "_written",
+        "is_cancel_asked",
         "is_forgotten",
         "is_left",
         "is_private",
         "on_wish",
         "record",
+        "refused",
+        "settling",
     )
 
     def __init__(
         self,
         journal: Journal,
         record: WatchRecord,
-        added: Callable[[str], Awaitable[object]] | None = None,
+        added: Callable[[WatchRecorder], Awaitable[object]] | None = None,
         *,
         is_private: bool = False,
     ) -> None:
@@ -123,6 +129,9 @@ class WatchRecorder:
         self.is_forgotten: bool = False
         self.is_left: bool = False
         self.on_wish: Callable[[Wish, str | RunRef], bool] | None = None
+        self.is_cancel_asked: bool = False
+        self.settling: asyncio.Future[None] | None = None
+        self.refused: JournalError | None = None
         self.go_on_from(record)
 
     def go_on_from(self, record: WatchRecord) -> None:
@@ -139,8 +148,13 @@ class WatchRecorder:
         return self.record.key
 
     def grant(self, wish: Wish, run: str | RunRef) -> bool:
-        """Do what is asked of a single watch; return False if it does not watch this run."""
-        return self.on_wish is not None and self.on_wish(wish, run)
+        """Do what is asked of a single watch, once it is entered; return False if it does not watch this run."""
+        if self.on_wish is not None:
+            return self.on_wish(wish, run)
+        if isinstance(run, RunRef) and run not in self.record.refs:
+            return False
+        self.is_cancel_asked = self.is_cancel_asked or wish is Wish.CANCEL  # it begins with a poll anyway
+        return True
 
     def handed_over(self, machine: RunLifecycle, end: End | None) -> HandedOver:
         """Return what a token of the watch needs to know; `end` is how it finished, if it has."""
@@ -288,11 +302,12 @@ class WatchRecorder:
         try:
             if delivered is not None:
                 await self.delivered(delivered)
+            if not self.is_forgotten:
+                with contextlib.suppress(NotOwnerError):
+                    await self._write_move()  # first, as that forgets an outcome
             if not self.is_forgotten and outcome is not None and outcome.reason is not Reason.TAKEN_OVER:
                 await self._try(lambda: self._journal.finished({self.key: outcome.to_dict()}), "an outcome")
             if not self.is_forgotten:
-                with contextlib.suppress(NotOwnerError):
-                    await self._write_move()
                 with contextlib.suppress(NotOwnerError):
                     await self._write(lambda: self._journal.release([self.key]))
         except JournalError as error:
@@ -322,7 +337,7 @@ class WatchRecorder:
     async def _write(self, write: Callable[[], Awaitable[Any]]) -> Any:
         try:
             if self._added is not None:
-                await self._added(self.key)
+                await self._added(self)
                 self._added = None
             return await write()
         except JournalError:
@@ -344,6 +359,7 @@ async def begin_to_record(
     """
     recorder = WatchRecorder(journal, record)
     try:
+        await _until_left(journal, recorder.key)
         hold(journal, recorder.key, recorder)
         try:
             await recorder.add()
@@ -372,7 +388,7 @@ async def claim_to_record(journal: Journal, keys: Sequence[str] | None = None) -
         raise
     except Exception as error:
         raise JournalError(f"The journal raised a {type(error).__name__}: {error}") from error
-    recorders = [WatchRecorder(journal, record) for record in records if not is_held(journal, record.key)]
+    recorders = [WatchRecorder(journal, record) for record in records if holder_of(journal, record.key) is None]
     for recorder in recorders:
         hold(journal, recorder.key, recorder)
     return recorders
@@ -412,10 +428,18 @@ async def go_on_to_record(
         return await record_privately(begun_now(token.record or record_of(token.ref, None)))
     if not token.key and token.record is not None:
         return await begin_to_record(journal, begun_now(token.record), settle)
+    await _until_left(journal, token.key)
     claimed = await claim_to_record(journal, [token.key])
     if claimed:
         return claimed[0]
     return await begin_to_record(journal, await check_is_free(journal, token), settle)
+
+
+async def _until_left(journal: Journal, key: str) -> None:
+    """Wait until it is written that a single watch was left, if that goes on in this process. Safe to cancel."""
+    holder = holder_of(journal, key)
+    if isinstance(holder, WatchRecorder) and holder.settling is not None:
+        await asyncio.wait({holder.settling})
 
 
 async def record_privately(record: WatchRecord) -> WatchRecorder:
