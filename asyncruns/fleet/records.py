@@ -24,7 +24,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import Asked, Reason, RunRef
 from asyncruns.lifecycle.records import WatchRecord, Wish, ref_of
 from asyncruns.watch.handover import Token
-from asyncruns.watch.holders import ask_watch, hold, let_go
+from asyncruns.watch.holders import ask_watch, hold, holder_of, let_go
 from asyncruns.watch.logs import FLEET_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.recorder import (
@@ -235,10 +235,12 @@ class Records:
     async def claim(self) -> list[WatchRecord]:
         """Return the watches that no living process goes on with; they are ours now.
 
-        Safe to cancel: they are left to others again.
+        Those that something else in this process watches are left to that. Safe to cancel: they are left to others
+        again.
         """
         await self._write_released()  # so that what this fleet has left is among them
-        return await self.journal.claim()
+        claimed = await self.journal.claim()
+        return [record for record in claimed if holder_of(self.journal, record.key) in (None, self)]
 
     async def go_on(self, member: Member, token: Token) -> None:
         """Go on with a watch that a token names, whose member does not watch yet. Safe to cancel: it is not claimed.
