@@ -15,12 +15,13 @@ from asyncruns.abc import Journal, RunClient
 from asyncruns.errors import APIError, InvalidRequestError, JournalError
 from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.records import WatchRecord, ref_of
+from asyncruns.tools import Toolset
 from asyncruns.watch.holders import let_go
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten, warn_of_unresumed
 from asyncruns.watch.open_watches import OpenWatches, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options
 from asyncruns.watch.recorded_end import recorded_cause
-from asyncruns.watch.recorder import WatchRecorder, claim_to_record
+from asyncruns.watch.recorder import WatchRecorder, claim_to_record, with_its_tools
 from asyncruns.watch.watcher import RunWatcher
 
 NOT_CREATED: Final = "An earlier process has recorded that it was not created: Fleet.resume() tells that"
@@ -33,6 +34,7 @@ async def resumed_watchers(
     options: WatchOptions,
     context_factory: Callable[[RunRef, Any], object] | None,
     create: Create,
+    toolsets: Iterable[Toolset],
 ) -> list[RunWatcher[Any]]:
     """Claim the watches that no living process goes on with, and return a watcher for each, not entered.
 
@@ -56,6 +58,7 @@ async def resumed_watchers(
         try:
             if record.ref is None and record.outcome is not None:
                 raise recorded_cause(record) or APIError(NOT_CREATED)  # noqa: TRY301
+            own["tools"] = with_its_tools(record, options.get("tools"), toolsets)
             watched, run = (client, record.ref) if record.ref is not None else await create(recorder, own)
             watcher: RunWatcher[Any] = RunWatcher(watched, run, **own)
         except (InvalidRequestError, APIError, JournalError) as error:
