@@ -285,10 +285,8 @@ class Records:
             if self._is_over:
                 raise JournalError(f"The fleet was left before its journal had the watch {recorder.key!r}")
             await self._next_try()
-            if recorder.refused is not None:
-                raise recorder.refused
-        if recorder.refused is not None:
-            raise recorder.refused
+            _check_is_taken(recorder)
+        _check_is_taken(recorder)
 
     async def all_added(self) -> None:
         """Wait until the journal has all watches that were added. Safe to cancel.
@@ -505,6 +503,7 @@ class Records:
                         self.claimed(member, record)
                         return
                     self._refuse(key, member, error)
+                return
             raise
         except JournalError as error:
             for recorder in recorders:
@@ -574,6 +573,12 @@ class Records:
             done += written
             failure = failure or error_of_one
         return done, failure
+
+
+def _check_is_taken(recorder: WatchRecorder) -> None:
+    """Check that the journal did not refuse a watch at the last try; the error there is kept, so another is raised."""
+    if (error := recorder.refused) is not None:
+        raise (NotOwnerError if isinstance(error, NotOwnerError) else JournalError)(str(error)) from error.__cause__
 
 
 def _some(keys: Iterable[str]) -> list[str]:

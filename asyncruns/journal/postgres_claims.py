@@ -43,9 +43,7 @@ def read_watches() -> Write:
     return Write(run, is_alone=True)
 
 
-def claim_watches(
-    claim: str, keys: Sequence[str] | None, keep_outcomes_s: float, unsure: Sequence[str] = ()
-) -> Write:
+def claim_watches(claim: str, keys: Sequence[str] | None, keep_outcomes_s: float, unsure: Sequence[str] = ()) -> Write:
     """Return what owns the watches that nobody living owns, and returns them, the oldest first.
 
     One that cannot be read is skipped.

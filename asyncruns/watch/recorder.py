@@ -571,7 +571,15 @@ def may_be_forgotten(outcome: AnyOutcome[Any]) -> bool:
 def refused_by(error: JournalError, asked: Asked) -> Refused:
     """Return the event for a request that was not sent, since the journal did not allow it."""
     kind = RefusalKind.TAKEN_OVER if isinstance(error, NotOwnerError) else RefusalKind.NOT_SENT
-    return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
+    return Refused(loop_time(), Refusal(kind=kind, cause=without_frames(error)), asked)
+
+
+def without_frames(error: JournalError) -> JournalError:
+    """Return an error that a lifecycle is to keep: the frames of its traceback would keep the watch in memory.
+
+    The garbage collector does not look into a lifecycle, so it would not find that cycle.
+    """
+    return error.with_traceback(None)
 
 
 def _open_calls_in(outcome: Mapping[str, Any] | None) -> frozenset[str]:

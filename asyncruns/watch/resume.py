@@ -57,7 +57,7 @@ async def resumed_watchers(
         record = recorder.record
         try:
             if record.ref is None and record.outcome is not None:
-                raise recorded_cause(record) or APIError(NOT_CREATED)  # noqa: TRY301
+                raise recorded_cause(record) or APIError(NOT_CREATED)
             own["tools"] = with_its_tools(record, options.get("tools"), toolsets)
             watched, run = (client, record.ref) if record.ref is not None else await create(recorder, own)
             watcher: RunWatcher[Any] = RunWatcher(watched, run, **own)

@@ -129,15 +129,18 @@ async def test_a_resume_leaves_to_a_watch_what_that_goes_on_with(setting: Settin
 
 
 async def test_a_watch_that_is_taken_over_can_be_resumed_by_the_client(setting: Setting) -> None:
-    async with setting.journal as journal, Client(transport=setting.transport, journal=journal) as client:
-        async with Fleet(client, tools=setting.tools) as fleet:
-            watch = fleet.watch(await setting.run())
-            await watch.recorded()
-            await journal.release([key_of_run(watch.ref)])  # as if another process had claimed it, and left it again
-            assert (await watch).reason is Reason.TAKEN_OVER
-            (watcher,) = await client.resume(tools=setting.tools)
-            async with watcher:
-                assert isinstance(await watcher.wait(), Completed)
+    async with (
+        setting.journal as journal,
+        Client(transport=setting.transport, journal=journal) as client,
+        Fleet(client, tools=setting.tools) as fleet,
+    ):
+        watch = fleet.watch(await setting.run())
+        await watch.recorded()
+        await journal.release([key_of_run(watch.ref)])  # as if another process had claimed it, and left it again
+        assert (await watch).reason is Reason.TAKEN_OVER
+        (watcher,) = await client.resume(tools=setting.tools)
+        async with watcher:
+            assert isinstance(await watcher.wait(), Completed)
     assert sorted(setting.ran) == ["a", "b", "c"]
 
 
