@@ -102,6 +102,7 @@ class WatchRecorder:
         "_added",
         "_calls_left",
         "_claimed",
+        "_is_unsent",
         "_journal",
         "_lost",
         "_moved_to",
@@ -130,6 +131,7 @@ class WatchRecorder:
         self._added = added
         self._to_submit: dict[str, tuple[Call, str]] = {}
         self._moved_to: tuple[RunRef, float] | None = None  # what was accepted or created, and is not written yet
+        self._is_unsent = False  # whether the caller was cancelled while it was written that a create would be sent
         self.is_forgotten: bool = False
         self.is_left: bool = False
         self.on_wish: Callable[[Wish, str | RunRef], bool] | None = None
@@ -188,7 +190,9 @@ class WatchRecorder:
             JournalError: It could not be written.
             NotOwnerError: The watch is forgotten, or another process has it.
         """
+        self._is_unsent = step == ("create",) and self._lost != step
         await self._write(lambda: self._journal.submitting(self.key, step))
+        self._is_unsent = False
 
     def created(self, ref: RunRef) -> None:
         """Note which run was created; `named` writes it, as does what is written next."""
@@ -317,6 +321,8 @@ class WatchRecorder:
             if not self.is_forgotten:
                 with contextlib.suppress(NotOwnerError):
                     await self._write_move()  # first, as that forgets an outcome
+            if not self.is_forgotten and self._is_unsent:
+                await self._try(lambda: self._journal.submitting(self.key, ()), "that a create was not sent")
             if not self.is_forgotten and outcome is not None and outcome.reason is not Reason.TAKEN_OVER:
                 await self._try(lambda: self._journal.finished({self.key: outcome.to_dict()}), "an outcome")
             if not self.is_forgotten:

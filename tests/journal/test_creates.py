@@ -264,6 +264,23 @@ async def test_what_a_newer_version_asked_for_holds_no_other_up(setting: Setting
         assert isinstance(await watch, Completed)
 
 
+async def test_a_response_whose_caller_was_cancelled_before_it_was_sent_is_created() -> None:
+    class Slow(MemoryJournal):
+        async def submitting(self, watch: str, calls: Any) -> None:
+            await super().submitting(watch, calls)
+            await anyio.sleep(1.0)
+
+    setting = Setting(Scenario())
+    setting.transport.script(Scenario(), model="gpt-test")
+    async with Slow(setting.store) as journal, Client(transport=setting.transport, journal=journal) as client:
+        with anyio.move_on_after(0.5):
+            await client.run(model="gpt-test", message="Pay")
+        assert [record.submitting for record in recorded(setting)] == [("create",)]
+    async with setting.fleet() as fleet:
+        (watch,) = await fleet.resume()
+        assert isinstance(await watch, Completed)
+
+
 async def test_a_response_that_waited_for_the_budget_is_created() -> None:
     setting = Setting(Scenario())
     setting.transport.script(Scenario(), model="gpt-test")
