@@ -24,7 +24,7 @@ from asyncruns.watch.recorded_end import recorded_cause
 from asyncruns.watch.recorder import WatchRecorder, claim_to_record, with_its_tools
 from asyncruns.watch.watcher import RunWatcher
 
-NOT_CREATED: Final = "An earlier process has recorded that it was not created: Fleet.resume() tells that"
+TOLD_BY_FLEETS: Final = "An earlier process has recorded that it was not created: Fleet.resume() tells that"
 Create = Callable[[WatchRecorder, WatchOptions], Awaitable[tuple[RunClient[Any], Any]]]
 """Creates the run of a watch that was to be created; returns the client that watches it, and the run."""
 
@@ -57,7 +57,7 @@ async def resumed_watchers(
         record = recorder.record
         try:
             if record.ref is None and record.outcome is not None:
-                raise recorded_cause(record) or APIError(NOT_CREATED)
+                raise recorded_cause(record) or APIError(TOLD_BY_FLEETS)
             own["tools"] = with_its_tools(record, options.get("tools"), toolsets)
             watched, run = (client, record.ref) if record.ref is not None else await create(recorder, own)
             watcher: RunWatcher[Any] = RunWatcher(watched, run, **own)
