@@ -613,8 +613,9 @@ class Client(AsyncOnly, KnownServers, OtherNames):
     async def cancel_run(self, run: object) -> bool:
         """Ask the process that watches a run with the journal of this client, this one or another, to cancel it.
 
-        That stops its tools and goes on as `RunWatcher.cancel_run` does. Safe to cancel; the process is then asked or
-        not. To cancel a run that nothing watches, use `threads.runs.cancel` or `responses.cancel`.
+        That stops its tools and goes on as `RunWatcher.cancel_run` does; a watch that was resumed, and is not entered
+        yet, cancels the run when it is. Safe to cancel; the process is then asked or not. To cancel a run that nothing
+        watches, use `threads.runs.cancel` or `responses.cancel`.
 
         Args:
             run: The run in any form that `RunRef.of` takes.

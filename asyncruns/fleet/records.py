@@ -249,10 +249,11 @@ class Records:
             NotOwnerError: A living process has it, or something else in this one, or it was delivered or forgotten.
             JournalError: The journal could not be read or written.
         """
-        record = None if token.key else begun_now(token.record or record_of(token.ref, None))
+        record = None if token.key else begun_now(token.record or record_of(token.ref, None), member.tools)
         other = self._held.get(token.key)
         if other is not None and not other.is_watched:  # it has finished in this fleet
-            record = begun_now(token.record or replace(record_of(token.ref, other.label), key=token.key))
+            kept = replace(record_of(token.ref, other.label), key=token.key)
+            record = begun_now(token.record or kept, member.tools)
             self.add(member, record)
             await self._added_now(member, token.key)
             return
@@ -262,7 +263,7 @@ class Records:
             if claimed:
                 self.take_up(member, claimed[0])
                 return
-            record = await check_is_free(self.journal, token)
+            record = await check_is_free(self.journal, token, member.tools)
         self.add(member, record)
 
     async def _added_now(self, member: Member, key: str) -> None:

@@ -430,7 +430,7 @@ async def claim_to_record(journal: Journal, keys: Sequence[str] | None = None) -
     return recorders
 
 
-async def check_is_free(journal: Journal, token: Token) -> WatchRecord:
+async def check_is_free(journal: Journal, token: Token, tools: Toolset | None) -> WatchRecord:
     """Return what a token has of a watch that could not be claimed, if the journal does not have it any more.
 
     Raises:
@@ -448,11 +448,11 @@ async def check_is_free(journal: Journal, token: Token) -> WatchRecord:
             f"The watch of {token.ref} is not in this journal: its outcome was delivered, or it was forgotten, or this "
             "is not the journal of the token"
         )
-    return begun_now(token.record)
+    return begun_now(token.record, tools)
 
 
 async def go_on_to_record(
-    journal: Journal | None, token: Token, settle: Callable[[WatchRecorder], object]
+    journal: Journal | None, token: Token, tools: Toolset | None, settle: Callable[[WatchRecorder], object]
 ) -> WatchRecorder:
     """Go on with a single watch from a token, and return what records it. Safe to cancel, as `begin_to_record` is.
 
@@ -463,12 +463,12 @@ async def go_on_to_record(
     if journal is None:
         return await record_privately(begun_now(token.record or record_of(token.ref, None)))
     if not token.key and token.record is not None:
-        return await begin_to_record(journal, begun_now(token.record), settle)
+        return await begin_to_record(journal, begun_now(token.record, tools), settle)
     await _until_left(journal, token.key)
     claimed = await claim_to_record(journal, [token.key])
     if claimed:
         return claimed[0]
-    return await begin_to_record(journal, await check_is_free(journal, token), settle)
+    return await begin_to_record(journal, await check_is_free(journal, token, tools), settle)
 
 
 async def _until_left(journal: Journal, key: str) -> None:
@@ -486,9 +486,10 @@ async def record_privately(record: WatchRecord) -> WatchRecorder:
     return WatchRecorder(journal, record, is_private=True)
 
 
-def begun_now(record: WatchRecord) -> WatchRecord:
-    """Return the record of a watch that begins now, in the trace of the caller."""
-    return replace(record, created_at=wall_time(), traceparent=current_traceparent())
+def begun_now(record: WatchRecord, tools: Toolset | None = None) -> WatchRecord:
+    """Return the record of a watch that begins now, in the trace of the caller, perhaps with these tools."""
+    toolset = record.toolset or _name_of(tools)
+    return replace(record, created_at=wall_time(), traceparent=current_traceparent(), toolset=toolset)
 
 
 def _record_of(call: Call, output: str, *, failed: bool = False) -> CallRecord:

@@ -302,7 +302,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._recorder is not None:
             take_claimed(self._client, self._recorder)
         elif self._token is not None:
-            self._take_up(await go_on_to_record(self._journal, self._token, self._settle_unbegun))
+            self._take_up(await go_on_to_record(self._journal, self._token, self._tools, self._settle_unbegun))
         elif self._journal is not None:
             await self._begin_to_record(self._journal)
         if self._recorder is not None:
