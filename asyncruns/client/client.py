@@ -587,7 +587,12 @@ class Client(AsyncOnly, KnownServers, OtherNames):
 
     async def _create_again(self, recorder: WatchRecorder, options: WatchOptions) -> tuple[RunClient[Any], Any]:
         """Create a run that a journal says was asked for; return the client that watches it, and the run."""
-        new = self._new_run_again(recorder.record.creating or {}, options)
+        if recorder.record.creating is None:
+            raise InvalidRequestError(
+                "The codec of the journal has dropped what it takes to ask for it; Fleet.resume() tells that, and "
+                "forgets it"
+            )
+        new = self._new_run_again(recorder.record.creating, options)
         run = await new.create(create_guard_for(new.client, options, recorder))
         recorder.created(new.client.dialect.identify(run, {}))
         await begin_as_created(recorder)

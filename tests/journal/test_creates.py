@@ -28,6 +28,7 @@ from asyncruns import (
     Reason,
     SQLiteJournal,
 )
+from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
 ASK: dict[str, Any] = {"assistant_id": "asst_1", "message": "Hello"}
@@ -246,6 +247,19 @@ async def test_what_is_recorded_as_not_created_is_not_created_by_a_client(
             (watch,) = await fleet.resume()
             assert (await watch).reason is Reason.NOT_CREATED
     assert operations(setting)["create_run"] == 1
+
+
+async def test_a_client_says_that_a_codec_has_dropped_what_was_asked_for(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with setting.journal as journal, Client(transport=setting.transport, journal=journal) as client:
+        await journal.add([WatchRecord(key="dropped", ref=None)])
+        await journal.release(["dropped"])
+        assert await client.resume() == []
+        assert "The codec of the journal has dropped what it takes" in caplog.text
+        async with Fleet(client) as fleet:
+            (watch,) = await fleet.resume()
+            assert (await watch).reason is Reason.NOT_CREATED
 
 
 @pytest.mark.parametrize("parameters", [{"novel": 1}, None])
