@@ -321,6 +321,11 @@ class Journal(ABC):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since; without it a fleet is not entered. True, unless overridden."""
+        return True
+
     @abstractmethod
     async def open(self) -> None:
         """Open the journal, and begin to own watches. May be called again when it was closed."""

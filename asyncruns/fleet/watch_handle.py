@@ -137,7 +137,8 @@ class Watch(AsyncOnly, Generic[R]):
         subscribe again after `submit`. A slow subscriber delays nothing: if it is 256 events behind, these are dropped,
         and it gets a `Gap`, which says how many, and the `CurrentState` again.
 
-        Ends without `Ended` when the watch is cancelled, or the fleet is left before the watch finishes.
+        Ends without `Ended` when the watch is cancelled, or the fleet is left before the watch finishes. The outcome
+        counts as delivered when a subscriber asks for more after `Ended`, not when it stops there.
 
         Raises:
             InvalidRequestError: The fleet was entered in another event loop.

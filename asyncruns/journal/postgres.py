@@ -97,6 +97,11 @@ class PostgresJournal(Journal):
     def __repr__(self) -> str:
         return f"<PostgresJournal {self._database.where}: {'closed' if self._commits is None else 'open'}>"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since."""
+        return self._commits is not None
+
     async def open(self) -> None:
         """Connect, create the tables if they are missing, and begin to own watches. A cancel waits until it is closed.
 

@@ -17,6 +17,8 @@ from postgres_server import PostgresServer
 from test_journal_model import Operation, operations, results_of
 
 from asyncruns import ConfigurationError, JournalError, MemoryJournal, NotOwnerError, PostgresJournal, RunRef
+from asyncruns.cli.options import make_parser
+from asyncruns.cli.reap import reap
 from asyncruns.journal.memory import MemoryStore
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, ref_of
 from asyncruns.testing import VirtualTimeLoop, check_journal
@@ -366,3 +368,14 @@ async def test_a_journal_says_what_it_is(journal: PostgresJournal, dsn: str) -> 
     assert repr(journal).startswith("<PostgresJournal journal_")
     assert repr(journal).endswith(": open>")
     assert "secret-word" not in repr(journal)
+
+
+async def test_reap_creates_no_journal(dsn: str, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]) -> None:
+    options = make_parser().parse_args(["reap", dsn, "--offline"])
+    with pytest.raises(ConfigurationError, match="has no journal: check its name"):
+        await reap(options)
+    assert postgres.execute(dsn, "SELECT to_regnamespace('asyncruns_journal')::text") == [(None,)]
+    async with PostgresJournal(dsn) as journal:
+        await journal.add([WATCH])
+    assert await reap(options) == 0
+    assert "run_1" in capsys.readouterr().out

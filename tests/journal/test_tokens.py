@@ -395,7 +395,8 @@ async def test_a_watch_that_is_cancelled_while_it_is_claimed_stays_there(alone: 
 
 async def test_a_journal_that_cannot_be_read_is_an_outcome(alone: Bank) -> None:
     token = await token_in_a_journal(alone)
-    async with Fleet(alone.client(), journal=MemoryJournal()) as fleet:  # which is not open
+    async with MemoryJournal() as journal, Fleet(alone.client(), journal=journal) as fleet:
+        await journal.aclose()
         watch = fleet.watch(token=token)
         outcome = await watch
         assert isinstance(outcome, GaveUp)
