@@ -275,4 +275,6 @@ class SQLiteJournal(Journal):
     def _entry_of(self, record: WatchRecord) -> NewWatch:
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)
         calls = tuple(writable(record.calls, self._most_bytes))
-        return NewWatch(replace(record, calls=calls), packed(record), content_of(record), outcome)
+        return NewWatch(
+            replace(record, calls=calls), packed(replace(record, submitting=())), content_of(record), outcome
+        )

@@ -253,8 +253,9 @@ class WatchRecorder:
             return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), Asked.SUBMIT)
         try:
             await self._write_move()
-            await self._record([_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - self._written])
+            await self._record(self._unwritten())
             await self._write(lambda: self._journal.submitting(self.key, tuple(self._to_submit)))
+            await self._record(self._unwritten())  # those which were being written before, and could not be
         except JournalError as error:
             return refused_by(error, Asked.SUBMIT)
         event = await send()
@@ -300,9 +301,20 @@ class WatchRecorder:
         finally:
             let_go(self._journal, self.key, self)
 
+    def _unwritten(self) -> list[CallRecord]:
+        """Return the outputs of the next submit that are not written, nor being written."""
+        return [_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - self._written]
+
     async def _record(self, outputs: list[CallRecord]) -> None:
-        if outputs and await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls"):
-            self._written.update(output.key for output in outputs)
+        if not outputs:
+            return
+        keys, is_written = {output.key for output in outputs}, False
+        self._written |= keys  # from now on: what is written next comes after it
+        try:
+            is_written = await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls")
+        finally:
+            if not is_written:
+                self._written -= keys
 
     async def abandon(self) -> None:
         """Forget the watch, whose run was not created, or has another watch. Safe to cancel."""
