@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -269,8 +269,8 @@ class SQLiteJournal(Journal):
             raise JournalError(f"Journal {self._path} is not open: use it inside of async with, or call open() first")
         return self._commits
 
-    async def _written(self, statement: Statement, undo: Statement | None = None) -> Any:
-        return await self._opened().write(statement, undo)
+    def _written(self, statement: Statement, undo: Statement | None = None) -> Coroutine[Any, Any, Any]:
+        return self._opened().write(statement, undo)
 
     def _entry_of(self, record: WatchRecord) -> NewWatch:
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)
