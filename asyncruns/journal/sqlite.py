@@ -275,6 +275,6 @@ class SQLiteJournal(Journal):
     def _entry_of(self, record: WatchRecord) -> NewWatch:
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)
         calls = tuple(writable(record.calls, self._most_bytes))
-        return NewWatch(
-            replace(record, calls=calls), packed(replace(record, submitting=())), content_of(record), outcome
-        )
+        record = replace(record, calls=calls) if calls else record
+        row = replace(record, submitting=()) if record.submitting else record
+        return NewWatch(record, packed(row), content_of(record), outcome)
