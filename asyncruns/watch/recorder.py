@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 import msgspec
@@ -93,6 +93,7 @@ class WatchRecorder:
 
     __slots__ = (
         "_added",
+        "_being_written",
         "_calls_left",
         "_claimed",
         "_journal",
@@ -132,6 +133,7 @@ class WatchRecorder:
         self._calls_left = _open_calls_in(record.outcome)
         self._claimed = {call.key: call for call in record.calls}  # begun before this watch, until the next submit
         self._written = {call.key for call in record.calls if call.output is not None}
+        self._being_written: set[str] = set()
 
     @property
     def key(self) -> str:
@@ -253,9 +255,9 @@ class WatchRecorder:
             return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), Asked.SUBMIT)
         try:
             await self._write_move()
-            await self._record(self._unwritten())
+            await self._record(self._outputs_but(self._written | self._being_written))
             await self._write(lambda: self._journal.submitting(self.key, tuple(self._to_submit)))
-            await self._record(self._unwritten())  # those which were being written before, and could not be
+            await self._record(self._outputs_but(self._written))  # what was being written, and could not be
         except JournalError as error:
             return refused_by(error, Asked.SUBMIT)
         event = await send()
@@ -301,20 +303,20 @@ class WatchRecorder:
         finally:
             let_go(self._journal, self.key, self)
 
-    def _unwritten(self) -> list[CallRecord]:
-        """Return the outputs of the next submit that are not written, nor being written."""
-        return [_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - self._written]
+    def _outputs_but(self, keys: Set[str]) -> list[CallRecord]:
+        """Return the outputs of the next submit, without those of these calls."""
+        return [_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - keys]
 
     async def _record(self, outputs: list[CallRecord]) -> None:
         if not outputs:
             return
-        keys, is_written = {output.key for output in outputs}, False
-        self._written |= keys  # from now on: what is written next comes after it
+        keys = {output.key for output in outputs}
+        self._being_written |= keys
         try:
-            is_written = await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls")
+            if await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls"):
+                self._written |= keys
         finally:
-            if not is_written:
-                self._written -= keys
+            self._being_written -= keys
 
     async def abandon(self) -> None:
         """Forget the watch, whose run was not created, or has another watch. Safe to cancel."""
