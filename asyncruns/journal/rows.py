@@ -62,7 +62,7 @@ SCHEMA: Final = (
 )
 INSERT_CALL: Final = (  # of a watch that is owned; otherwise it changes nothing
     "INSERT INTO calls (watch, key, call_id, output, failed, accepted_at) "
-    "SELECT id, ?, ?, ?, ?, ? FROM watches WHERE watches.key = ? AND owner = ? ON CONFLICT DO "
+    "SELECT id, ?, ?, ?, ?, ? FROM watches WHERE watches.key = ? AND owner = ? ON CONFLICT (watch, key) DO "
 )
 
 

@@ -38,7 +38,8 @@ from asyncruns.journal.sealing import seal, without_create
 from asyncruns.lifecycle.records import CallRecord, WatchRecord
 from asyncruns.lifecycle.values import RunRef
 
-_WISHES: Final = "FROM wishes JOIN watches ON watches.id = wishes.watch WHERE owner = ?"
+# CROSS JOIN, so that SQLite goes through the few wishes, and not through all watches
+_WISHES: Final = "FROM wishes CROSS JOIN watches ON watches.id = wishes.watch WHERE owner = ?"
 _FORGET_ACCEPTED: Final = "DELETE FROM calls WHERE watch = (SELECT id FROM watches WHERE key = ?) AND accepted_at > 0"
 _ACCEPT: Final = "UPDATE calls SET accepted_at = ? WHERE watch = (SELECT id FROM watches WHERE key = ?)"
 _ANEW: Final = "UPDATE SET call_id = excluded.call_id, output = NULL, failed = 0, accepted_at = 0 WHERE accepted_at > 0"
