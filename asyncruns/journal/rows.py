@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,11 +40,12 @@ log: Final = logging.getLogger("asyncruns.journal")
 # The id is the order in which watches were added; the claim is the call that has taken one, until it is added again.
 # `submitting` is that of the record, as JSON, and NULL if it is empty; `record` has none. `last_ref` is the text of the
 # run that the watch goes on with; NULL if that is not the last one of its refs. Calls are in the order in which they
-# began. Owners have no index, which each watch would pay for: all rows are read to find those of one.
+# began. Owners have no index, which each watch would pay for: all rows are read to find those of one, so what may be
+# large comes last in a row.
 SCHEMA: Final = (
     """CREATE TABLE watches (
         id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, owner TEXT, claim TEXT, created_at REAL NOT NULL,
-        record BLOB NOT NULL, last_ref TEXT, submitting BLOB, content BLOB, outcome BLOB, finished_at REAL
+        finished_at REAL, last_ref TEXT, submitting BLOB, record BLOB NOT NULL, content BLOB, outcome BLOB
     )""",
     """CREATE TABLE calls (
         id INTEGER PRIMARY KEY, watch INTEGER NOT NULL REFERENCES watches (id) ON DELETE CASCADE,
@@ -105,20 +106,20 @@ def owner_words(db: Owned, owner: str | None) -> str:
 
 def free_rows(db: Owned) -> list[tuple[int, str]]:
     """Return the ids and keys of the watches that nobody living owns."""
-    owners = db.connection.execute("SELECT DISTINCT owner FROM watches WHERE owner IS NOT NULL").fetchall()
-    free: list[tuple[int, str]] = []
-    for owner in (None, *(owner for (owner,) in owners if not owner_lives(db, owner))):
-        free += db.connection.execute("SELECT id, key FROM watches WHERE owner IS ?", (owner,)).fetchall()
-    return free
+    return _free(db, db.connection.execute("SELECT id, key, owner FROM watches"))
 
 
 def free_rows_of(db: Owned, keys: Sequence[str]) -> list[tuple[int, str]]:
     """Return those of the watches with these keys that nobody living owns, with their ids."""
     query = "SELECT id, key, owner FROM watches WHERE key = ?"
     rows = [db.connection.execute(query, (key,)).fetchone() for key in dict.fromkeys(keys)]
+    return _free(db, filter(None, rows))
+
+
+def _free(db: Owned, rows: Iterable[tuple[int, str, str | None]]) -> list[tuple[int, str]]:
     alive: dict[str | None, bool] = {}
     free = []
-    for number, key, owner in filter(None, rows):
+    for number, key, owner in rows:
         if owner not in alive:
             alive[owner] = owner_lives(db, owner)
         if not alive[owner]:

@@ -41,7 +41,7 @@ class SQLiteJournal(Journal):
     failure as far as its disk keeps what it has confirmed: each transaction waits for the disk (`synchronous = FULL`).
     The weaker `NORMAL` would forget the last transactions at a power failure, so that a tool with effects that had
     begun could run a second time. The calls that are pending at once share a transaction, and under load (25
-    transactions a second) a call waits up to 40 ms for others, so that costs little.
+    transactions a second) a call waits up to 40 ms for others, unless none come, so that costs little.
 
     Each open journal has a lock of the operating system for the life of its process, in the folder `PATH-owners`. When
     the process dies, the lock ends, and `claim` of any other journal takes its watches. A process that is stopped but

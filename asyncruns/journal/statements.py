@@ -39,7 +39,7 @@ from asyncruns.lifecycle.records import CallRecord, WatchRecord
 from asyncruns.lifecycle.values import RunRef
 
 # CROSS JOIN, so that SQLite goes through the few wishes, and not through all watches
-_WISHES: Final = "FROM wishes CROSS JOIN watches ON watches.id = wishes.watch WHERE owner = ?"
+WISHES: Final = "FROM wishes CROSS JOIN watches ON watches.id = wishes.watch WHERE owner = ?"
 _FORGET_ACCEPTED: Final = "DELETE FROM calls WHERE watch = (SELECT id FROM watches WHERE key = ?) AND accepted_at > 0"
 _ACCEPT: Final = "UPDATE calls SET accepted_at = ? WHERE watch = (SELECT id FROM watches WHERE key = ?)"
 _ANEW: Final = "UPDATE SET call_id = excluded.call_id, output = NULL, failed = 0, accepted_at = 0 WHERE accepted_at > 0"
@@ -231,7 +231,7 @@ def asked(ref: str, wish: str) -> Callable[[Owned], bool]:
 
 def has_wishes(db: Owned) -> bool:
     """Return whether something is asked of watches that are owned."""
-    return db.connection.execute(f"SELECT 1 {_WISHES} LIMIT 1", (db.owner,)).fetchone() is not None
+    return db.connection.execute(f"SELECT 1 {WISHES} LIMIT 1", (db.owner,)).fetchone() is not None
 
 
 def wished() -> tuple[Callable[[Owned], list[tuple[str, str]]], Callable[[Owned], None]]:
@@ -239,9 +239,7 @@ def wished() -> tuple[Callable[[Owned], list[tuple[str, str]]], Callable[[Owned]
     taken: list[tuple[str, str]] = []
 
     def take(db: Owned) -> list[tuple[str, str]]:
-        rows = db.connection.execute(
-            f"SELECT wishes.id, key, wish {_WISHES} ORDER BY wishes.id", (db.owner,)
-        ).fetchall()
+        rows = db.connection.execute(f"SELECT wishes.id, key, wish {WISHES} ORDER BY wishes.id", (db.owner,)).fetchall()
         db.connection.executemany("DELETE FROM wishes WHERE id = ?", [(number,) for number, _, _ in rows])
         taken[:] = [(key, wish) for _, key, wish in rows]
         return list(taken)
