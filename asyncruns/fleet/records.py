@@ -78,6 +78,7 @@ class Records:
         self._to_release: dict[str, None] = {}  # to be left to any process that claims them
         self._held: dict[str, Member] = {}  # whose watches the journal has for this fleet, also with outcomes
         self._news: asyncio.Future[None] | None = None
+        self._sleeps_until = -math.inf  # when what is due is written next, if there is no news before
         self._new_watch: asyncio.Future[None] | None = None  # cuts a pause short
         self._tries: list[asyncio.Future[None]] = []  # each is waited for by a caller, until the next try has ended
         self._failures = 0  # in a row
@@ -174,7 +175,7 @@ class Records:
         elif recorder is not None and outcome is not None and not is_left and self._is_current(member):
             self._finished.pop(recorder.key, None)  # so that the oldest comes first
             self._finished[recorder.key] = loop_time() + UNDELIVERED_S, outcome
-            wake(self._news)
+            self._wake_by(loop_time() + UNDELIVERED_S)
 
     def delivered(self, member: Member, outcome: AnyOutcome[Any]) -> None:
         """Forget the watch of a member, since its outcome was delivered; not if it was reopened after that."""
@@ -194,7 +195,7 @@ class Records:
                 self._end_try()
             if not self._gone:
                 self._gone_at = loop_time() + DELIVERED_S
-                wake(self._news)
+                self._wake_by(self._gone_at)
             self._gone[key] = None
 
     def leave(self) -> None:
@@ -323,10 +324,16 @@ class Records:
         recorded_at = next(iter(self._finished.values()))[0] if self._finished else math.inf
         return min(recorded_at, self._gone_at) if self._gone else recorded_at
 
+    def _wake_by(self, due_at: float) -> None:
+        """Do not sleep longer than this; each run of a fleet would wake it twice otherwise."""
+        if due_at < self._sleeps_until or self._is_leaving:
+            wake(self._news)
+
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
         while (due_at := self._due_at) > loop.time():
             self._news = news = loop.create_future()
+            self._sleeps_until = due_at
             timer = None if due_at == math.inf else loop.call_at(due_at, wake, news)
             try:
                 await news

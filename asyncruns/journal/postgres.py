@@ -11,7 +11,7 @@ import logging
 import math
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -295,8 +295,8 @@ class PostgresJournal(Journal):
             raise JournalError(f"Journal {where} is not open: use it inside of async with, or call open() first")
         return self._commits
 
-    async def _written(self, write: Write, undo: Write | None = None) -> Any:
-        return await self._opened().write(write, undo)
+    def _written(self, write: Write, undo: Write | None = None) -> Coroutine[Any, Any, Any]:
+        return self._opened().write(write, undo)
 
     def _entry_of(self, record: WatchRecord) -> NewWatch:
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)

@@ -210,6 +210,8 @@ class CallAnswerer:
         except JournalError as error:
             self._post(CallsUnanswered(loop_time(), calls, without_frames(error)))
             return ()
+        if not before:
+            return calls
         begun = {call: before[key] for call in to_run if (key := key_of_call(call)) in before}
         again = [call for call, record in begun.items() if not await self._answer_begun(call, record, recorder)]
         return tuple(call for call in calls if call not in begun or call in again)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 import anyio
@@ -100,6 +100,7 @@ class WatchRecorder:
 
     __slots__ = (
         "_added",
+        "_being_written",
         "_calls_left",
         "_claimed",
         "_is_unsent",
@@ -147,6 +148,7 @@ class WatchRecorder:
         self._calls_left = _open_calls_in(record.outcome)
         self._claimed = {call.key: call for call in record.calls}  # begun before this watch, until the next submit
         self._written = {call.key for call in record.calls if call.output is not None}
+        self._being_written: set[str] = set()
 
     @property
     def key(self) -> str:
@@ -283,8 +285,9 @@ class WatchRecorder:
             return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), Asked.SUBMIT)
         try:
             await self._write_move()
-            await self._record([_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - self._written])
+            await self._record(self._outputs_but(self._written | self._being_written))
             await self._write(lambda: self._journal.submitting(self.key, tuple(self._to_submit)))
+            await self._record(self._outputs_but(self._written))  # what was being written, and could not be
         except JournalError as error:
             return refused_by(error, Asked.SUBMIT)
         event = await send()
@@ -333,9 +336,20 @@ class WatchRecorder:
         finally:
             let_go(self._journal, self.key, self)
 
+    def _outputs_but(self, keys: Set[str]) -> list[CallRecord]:
+        """Return the outputs of the next submit, without those of these calls."""
+        return [_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - keys]
+
     async def _record(self, outputs: list[CallRecord]) -> None:
-        if outputs and await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls"):
-            self._written.update(output.key for output in outputs)
+        if not outputs:
+            return
+        keys = {output.key for output in outputs}
+        self._being_written |= keys
+        try:
+            if await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls"):
+                self._written |= keys
+        finally:
+            self._being_written -= keys
 
     async def abandon(self) -> None:
         """Forget the watch, whose run was not created, or has another watch. Safe to cancel."""

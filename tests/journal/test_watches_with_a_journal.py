@@ -59,6 +59,19 @@ class FailingJournal(MemoryJournal):
         return call
 
 
+class SlowJournal(FailingJournal):
+    """Writes what was called in the meantime together, in its order, as a journal in a file does."""
+
+    _batch: asyncio.Future[None] | None = None
+
+    async def _written(self) -> None:
+        if self._batch is None or self._batch.done():
+            self._batch = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(0.05, self._batch.set_result, None)
+        await asyncio.shield(self._batch)
+        await super()._written()
+
+
 class Setting:
     def __init__(self, scenario: Scenario) -> None:
         self.transport = InMemoryTransport(latency=0.01)
@@ -387,6 +400,24 @@ async def test_outputs_that_cannot_be_written_are_sent_nevertheless(
         assert isinstance(await fleet.watch(await setting.run()), Completed)
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any("could not be written: the outputs of calls: The disk is full" in text for text in said)
+
+
+async def test_each_output_is_written_once(setting: Setting) -> None:
+    setting.journal = SlowJournal(setting.store)
+    async with setting.fleet() as fleet:
+        assert isinstance(await fleet.watch(await setting.run()), Completed)
+    assert setting.submits() == 2
+    assert setting.journal.calls.count("answered") == len(setting.ran)
+
+
+async def test_an_output_that_could_not_be_written_is_written_before_it_is_sent(setting: Setting) -> None:
+    journal = setting.journal = SlowJournal(setting.store)
+    journal.failing["answered"] = JournalError("The disk is full")
+    async with setting.fleet() as fleet:
+        assert isinstance(await fleet.watch(await setting.run()), Completed)
+    first = journal.calls.index("moved")
+    assert journal.calls[:first].count("answered") > 1
+    assert journal.calls[first - 1] == "answered"
 
 
 async def test_nothing_is_submitted_before_that_is_written(setting: Setting) -> None:
