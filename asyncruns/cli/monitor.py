@@ -22,7 +22,7 @@ from asyncruns.cli.batch_servers import client_for
 from asyncruns.cli.ids import refs_of
 from asyncruns.cli.keyboard import IS_SUPPORTED, is_in_foreground
 from asyncruns.cli.monitor_board import MonitorBoard, MonitorRow
-from asyncruns.cli.monitor_sources import LineFile, lines_of, opened, ref_in
+from asyncruns.cli.monitor_sources import LineFile, lines_in, opened, ref_in
 from asyncruns.cli.monitor_views import MonitorJson, MonitorLines, MonitorView, say_interrupted
 from asyncruns.cli.output import complain, counted
 from asyncruns.cli.process import USAGE, run
@@ -76,15 +76,15 @@ async def monitor(
         if not (refs or records or files):
             complain("no unfinished watches")
             return 0
-        clients = Clients(options, stack)
+        clients = ClientsByNeed(options, stack)
         known = [*refs, *(ref_of(record) for record in records)]
         first = await clients.of(next((ref.dialect for ref in known if ref.dialect), THREAD_RUN))
         watching = Monitor(options, clients, journal)
-        watching.view = view or view_of(options, watching, first.base_url)
+        watching.view = view or suited_view(options, watching, first.base_url)
         return await watching.perform(first, refs, files, records)
 
 
-class Clients:
+class ClientsByNeed:
     """The clients that runs need: one for OpenAI's wires, one for message batches, made when one is needed."""
 
     def __init__(self, options: argparse.Namespace, stack: AsyncExitStack) -> None:
@@ -123,7 +123,7 @@ class Monitor:
     view: MonitorView
     fleet: Fleet[Any]
 
-    def __init__(self, options: argparse.Namespace, clients: Clients, journal: Journal | None) -> None:
+    def __init__(self, options: argparse.Namespace, clients: ClientsByNeed, journal: Journal | None) -> None:
         self.board = MonitorBoard()
         self._options = options
         self._clients = clients
@@ -174,7 +174,7 @@ class Monitor:
 
     async def _read(self, file: LineFile) -> None:
         wrong = 0
-        async for number, line in lines_of(file):
+        async for number, line in lines_in(file):
             try:
                 ref = ref_in(line)
             except InvalidRequestError as error:
@@ -287,7 +287,7 @@ class Monitor:
         return await fetch_shown(await self._clients.of(row.ref.dialect), row.ref)
 
 
-def view_of(options: argparse.Namespace, monitor: Monitor, where: str) -> MonitorView:
+def suited_view(options: argparse.Namespace, monitor: Monitor, where: str) -> MonitorView:
     """Return JSON if that is asked for, a live table on a terminal in the foreground, and lines elsewhere."""
     if options.json:
         return MonitorJson()

@@ -16,7 +16,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from asyncruns.cli.batch_board import progress_text
-from asyncruns.cli.board import said
+from asyncruns.cli.board import CREATING, said
 from asyncruns.cli.ends import EXIT_CODES, end_of
 from asyncruns.cli.output import counted, on_one_line
 from asyncruns.fleet import Watch
@@ -37,7 +37,6 @@ from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire.common import epoch_seconds
 
 DELIVERED: Final = "delivered"
-CREATING: Final = "creating"
 _UNSEEN: Final = "-"
 _LONGEST_NAME: Final = 200
 _LONGEST_STATUS: Final = 40

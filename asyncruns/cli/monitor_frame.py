@@ -32,7 +32,9 @@ _LEAST_NOTE: Final = 24  # columns: with less room, ids are shortened
 _NARROW: Final = 60  # columns, below which the time in the status is left out
 _BAR_WIDTH: Final = 20
 _RATES_OVER_S: Final = 30.0
+_NUMBERS_EVERY_S: Final = 4.0
 _STYLES: Final = {Group.NEEDS_CALLER: "bold cyan", Group.FAILED: "red", Group.ACTIVE: "", Group.ENDED: "green"}
+_QUESTION: Final = "cancel {}? y: yes; other keys: no"
 _KEYS: Final = "q quit  / filter  Tab group  Enter show  c cancel  p pause  arrows move  Esc all"
 _KEYS_OF_DETAILS: Final = "Esc back  r fetch again  c cancel  arrows scroll"
 
@@ -55,7 +57,7 @@ class Frame:
         filter: Only rows with these words are shown.
         only: Only rows of this group are shown; None for all.
         is_typing: Whether the filter is being typed.
-        question: What the user is asked; "" for nothing.
+        asked: The run that the user is asked whether to cancel; None for none.
         message: What to tell the user; "" for nothing.
         details: The lines about one run, in place of the table; None for the table.
         opened: That run.
@@ -69,7 +71,7 @@ class Frame:
         self.filter = ""
         self.only: Group | None = None
         self.is_typing = False
-        self.question = ""
+        self.asked: MonitorRow | None = None
         self.message = ""
         self.details: list[Line] | None = None
         self.opened: MonitorRow | None = None
@@ -82,13 +84,15 @@ class Frame:
         self._table: list[Line] = []
         self._began = time.monotonic()
         self._samples: deque[tuple[float, int, int]] = deque()
+        self._numbers: Statistics | None = None
+        self._numbers_at = 0.0
 
     def lines(self, board: MonitorBoard, fleet: Fleet[Any], width: int, height: int) -> list[Line]:
         """Return the lines of one frame."""
         if self.details is not None:
             return self._details(width, height)
         if self._paused is None:
-            self._table = self._head(board, fleet.statistics(), width)
+            self._table = self._head(board, self._statistics(fleet))
             last = [self._counts(board)]
             self.room = max(height - len(self._table) - len(last) - 2, 1)  # without the headings and the foot
             self._table += [*self._rows(board, width), *last]
@@ -126,7 +130,14 @@ class Frame:
     def _words(self) -> list[str]:
         return self.filter.lower().split()
 
-    def _head(self, board: MonitorBoard, numbers: Statistics, width: int) -> list[Line]:
+    def _statistics(self, fleet: Fleet[Any]) -> Statistics:
+        """Return the statistics of the fleet, a few seconds old: they take some milliseconds for 10,000 runs."""
+        now = time.monotonic()
+        if self._numbers is None or now - self._numbers_at >= _NUMBERS_EVERY_S:
+            self._numbers, self._numbers_at = fleet.statistics(), now
+        return self._numbers
+
+    def _head(self, board: MonitorBoard, numbers: Statistics) -> list[Line]:
         total = len(board.rows)
         needing, failed = board.number_in(Group.NEEDS_CALLER), board.number_in(Group.FAILED)
         title = [("asyncruns monitor", "bold"), (f"  {counted_runs(total)}, {board.ended:,} ended", "")]
@@ -142,13 +153,16 @@ class Frame:
         return head
 
     def _rates(self, board: MonitorBoard, numbers: Statistics) -> Line:
-        now = time.monotonic()
-        self._samples.append((now, numbers.polls, board.ended))
-        while now - self._samples[0][0] > _RATES_OVER_S:
+        if not self._samples or self._samples[-1][0] != self._numbers_at:
+            self._samples.append((self._numbers_at, numbers.polls, board.ended))
+        while len(self._samples) > 2 and self._numbers_at - self._samples[0][0] > _RATES_OVER_S:
             self._samples.popleft()
         then, polls, ended = self._samples[0]
-        took = max(now - then, 1.0)
-        parts = [f"{max(board.ended - ended, 0) / took:.1f} ended/s", f"{(numbers.polls - polls) / took:.0f} polls/s"]
+        took = max(time.monotonic() - then, 1.0)
+        parts = [
+            f"{max(board.ended - ended, 0) / took:.1f} ended/s",
+            f"{(numbers.polls - polls) / max(self._numbers_at - then, 1.0):.0f} polls/s",
+        ]
         if numbers.lag >= 1.0:
             parts.append(f"polls {span(numbers.lag)} late")
         if numbers.throttled:
@@ -199,9 +213,9 @@ class Frame:
         return [(shown or "no runs yet", "dim")]
 
     def _foot(self, width: int) -> Line:
-        if self.question:
-            name_and_more = self.question if len(self.question) <= width else "cancel this run? y: yes, other keys: no"
-            return [(name_and_more, "bold yellow")]
+        if self.asked is not None:
+            (name,), _ = _names([self.asked], cell_len(self.asked.name), width - len(_QUESTION.format("")))
+            return [(_QUESTION.format(name), "bold yellow")]
         if self.is_typing:
             return [("/", "bold"), (fitted(self.filter, width - 2), ""), ("_", "bold")]
         parts = [("paused; p goes on  ", "bold yellow")] if self._paused is not None else []

@@ -7,8 +7,8 @@ from typing import Final
 
 from asyncruns.cli.arguments import a_count, add_server, add_version, seconds
 
-USAGE_TEXT: Final = "asyncruns monitor [OPTIONS] [ID ...]"
-EPILOG: Final = """\
+_USAGE: Final = "asyncruns monitor [OPTIONS] [ID ...]"
+MONITOR_EPILOG: Final = """\
 A run is named by THREAD_ID/RUN_ID, or by both ids one after the other; a
 response or a batch by its id. A file has one of these per line, or JSON as
 `asyncruns list --json` prints it; empty lines and those that begin with "#"
@@ -50,7 +50,7 @@ exit codes, of several the highest; after q, of those that have ended:
 
 def add_monitor(parser: argparse.ArgumentParser) -> None:
     """Add the options of `asyncruns monitor` to its parser."""
-    parser.usage = USAGE_TEXT
+    parser.usage = _USAGE
     parser.add_argument("ids", metavar="ID", nargs="*", help="runs, responses and batches")
     parser.add_argument(
         "--file", action="append", default=[], metavar="FILE", help='also those in this file; "-" is standard input'

@@ -31,7 +31,7 @@ from asyncruns.fleet import Fleet
 from asyncruns.lifecycle import Notice
 from asyncruns.watch.observers import Ended
 
-FRAME_S: Final = 1.0
+_FRAME_S: Final = 1.0
 _FRAME_SHARE: Final = 0.01  # the most of the time that drawing may take
 _MESSAGE_S: Final = 10.0
 _KEPT: Final = 100  # lines of stderr
@@ -39,7 +39,7 @@ _LONGEST_FILTER: Final = 200
 _GROUPS: Final[tuple[Group | None, ...]] = (None, *Group)
 
 
-class Source(Protocol):
+class ScreenSource(Protocol):
     """What the table shows, and what its keys act on."""
 
     fleet: Fleet[Any]
@@ -85,17 +85,16 @@ class MonitorScreen:
         console: Where to draw; by default stdout.
     """
 
-    def __init__(self, source: Source, where: str, console: Console | None = None) -> None:
+    def __init__(self, source: ScreenSource, where: str, console: Console | None = None) -> None:
         self._source = source
         self._console = Console() if console is None else console
         self._canvas = Canvas(self._console)
         self._frame = Frame(where)
         self._aside = Aside(self._say)
         self._wake = asyncio.Event()
-        self._is_left = False
+        self._is_left = self._is_lost = False
         self._jobs: set[asyncio.Task[None]] = set()
         self._board = MonitorBoard()
-        self._asked: MonitorRow | None = None  # whether to cancel this one
         self._is_typing = False
         self._message_until = 0.0
 
@@ -103,11 +102,15 @@ class MonitorScreen:
         """Do nothing: the next frame shows it."""
 
     async def show(self, board: MonitorBoard) -> None:
-        """Draw until cancelled, or until the user leaves."""
+        """Draw until cancelled, or until the user leaves.
+
+        Raises:
+            BrokenPipeError: The terminal is gone.
+        """
         self._board = board
         with contextlib.redirect_stderr(self._aside), keyboard.terminal() as descriptor, contextlib.ExitStack() as held:
             self._frame.has_keys = descriptor is not None
-            keys = None if descriptor is None else keyboard.Keyboard(descriptor, self._pressed, self._leave)
+            keys = None if descriptor is None else keyboard.Keyboard(descriptor, self._pressed, self._lose)
             self._enter(held, keys)
             with _signals({signal.SIGWINCH: self._wake.set, signal.SIGTSTP: lambda: self._suspend(held, keys)}):
                 try:
@@ -142,8 +145,10 @@ class MonitorScreen:
             self._wake.clear()
             began = time.thread_time()
             self.draw()
-            with anyio.move_on_after(max(FRAME_S, (time.thread_time() - began) / _FRAME_SHARE)):
+            with anyio.move_on_after(max(_FRAME_S, (time.thread_time() - began) / _FRAME_SHARE)):
                 await self._wake.wait()
+        if self._is_lost:
+            raise BrokenPipeError("The terminal is gone")
 
     def draw(self) -> None:
         """Draw one frame.
@@ -160,13 +165,18 @@ class MonitorScreen:
         self._is_left = True
         self._wake.set()
 
+    def _lose(self) -> None:
+        self._is_lost = True
+        self._leave()
+
     def _say(self, text: str) -> None:
         self._frame.message, self._message_until = on_one_line(text), time.monotonic() + _MESSAGE_S
 
     # Keys
 
     def _pressed(self, keys: list[str]) -> None:
-        if self._asked is not None:
+        self._frame.message = ""
+        if self._frame.asked is not None:
             self._answer(keys)
         else:
             for key in keys:
@@ -176,12 +186,12 @@ class MonitorScreen:
                     self._in_details(key)
                 else:
                     self._in_table(key)
-                if self._asked is not None:
+                if self._frame.asked is not None:
                     break  # the rest was pasted: it does not answer the question
         self._wake.set()
 
     def _answer(self, keys: list[str]) -> None:
-        row, self._asked, self._frame.question = self._asked, None, ""
+        row, self._frame.asked = self._frame.asked, None
         if keys == ["y"] and row is not None:
             self._perform(self._cancel(row))
         else:
@@ -221,7 +231,10 @@ class MonitorScreen:
         elif key == keyboard.REDRAW:
             self._canvas.forget()
         elif key in (keyboard.ENTER, "c") and (row := frame.selected(self._board)) is not None:
-            self._ask(row) if key == "c" else self._open(row)
+            if key == "c":
+                frame.asked = row
+            else:
+                self._open(row)
 
     def _in_details(self, key: str) -> None:
         frame, page = self._frame, max(self._canvas.size[1] - 3, 1)
@@ -236,10 +249,7 @@ class MonitorScreen:
         elif key == "r" and frame.opened is not None:
             self._open(frame.opened)
         elif key == "c" and frame.opened is not None:
-            self._ask(frame.opened)
-
-    def _ask(self, row: MonitorRow) -> None:
-        self._asked, self._frame.question = row, f"cancel {row.name}? y: yes, any other key: no"
+            frame.asked = frame.opened
 
     def _open(self, row: MonitorRow) -> None:
         self._frame.opened, self._frame.scroll = row, 0

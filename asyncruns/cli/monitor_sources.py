@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +26,7 @@ LONGEST_LINE: Final = 1 << 20  # bytes: `asyncruns list --json` prints whole obj
 _READ_AT_ONCE: Final = 1 << 16
 _AHEAD: Final = 4  # reads
 _COMMENT: Final = "#"
+_IDS: Final = re.compile(r"[\w.:~=-]+(/[\w.:~=-]+)?")
 
 
 class LineFile(Struct):
@@ -59,7 +61,7 @@ def opened(path: str) -> LineFile:
     return LineFile("standard input", os.dup(sys.stdin.fileno()))
 
 
-async def lines_of(file: LineFile) -> AsyncIterator[tuple[int, str | None]]:
+async def lines_in(file: LineFile) -> AsyncIterator[tuple[int, str | None]]:
     """Yield the number and the text of each line as it comes, and close the file; None for a line that is too long.
 
     Safe to cancel. A thread reads, which is left alone if it waits: nobody can wake it.
@@ -132,7 +134,7 @@ def ref_in(line: str | None) -> RunRef | None:
     if line.startswith("{"):
         return _ref_in_json(line)
     words = line.replace(",", " ").split()
-    if not 1 <= len(words) <= 2:
+    if not 1 <= len(words) <= 2 or not all(_IDS.fullmatch(word) for word in words):
         raise InvalidRequestError("pass THREAD_ID/RUN_ID, or the id of a response or a batch, and one run per line")
     return ref_of(*words)
 

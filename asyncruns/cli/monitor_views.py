@@ -1,9 +1,8 @@
-"""The views of `asyncruns monitor` for pipes: lines and JSON; the live table is in `monitor_screen.py`. They only print."""
+"""The views of `asyncruns monitor` for pipes, lines and JSON; `monitor_screen.py` has the table. They only print."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import anyio
@@ -14,7 +13,7 @@ from asyncruns.cli.reports import JsonReport
 from asyncruns.lifecycle import Connectivity, ConnectivityChanged, Notice, StatusChanged
 from asyncruns.watch.observers import Ended
 
-PROGRESS_EVERY_S: Final = 10.0
+_PROGRESS_EVERY_S: Final = 10.0
 _SHOWN_AT_END: Final = 20
 
 
@@ -55,7 +54,7 @@ class MonitorLines:
         """Print the number of runs with each status when it has changed."""
         shown = summary_of(board)
         while True:
-            await anyio.sleep(PROGRESS_EVERY_S)
+            await anyio.sleep(_PROGRESS_EVERY_S)
             if (now := summary_of(board)) != shown:
                 shown = now
                 _say_at(now)
@@ -95,9 +94,6 @@ class MonitorJson:
         """Do nothing: the outcomes are all there is."""
 
 
-MakeView = Callable[[], MonitorView]
-
-
 def summary_of(board: MonitorBoard) -> str:
     """Return the state of all runs on one line."""
     statuses = ", ".join(f"{number:,} {status}" for status, number in board.statuses())
@@ -110,7 +106,7 @@ def counted_runs(number: int) -> str:
 
 
 def say_end(board: MonitorBoard, *, with_rows: bool) -> None:
-    """Print how all runs ended, and with `with_rows` before that those which need somebody, as far as they are few."""
+    """Print how all runs ended, and before that, with `with_rows`, which failed or need their caller."""
     if with_rows:
         troubled = [*board.choose(_SHOWN_AT_END + 1, only=Group.NEEDS_CALLER)]
         troubled += board.choose(_SHOWN_AT_END + 1, only=Group.FAILED)

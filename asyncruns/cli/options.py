@@ -10,8 +10,7 @@ import asyncruns
 from asyncruns.cli.arguments import KEY_HELP, a_count, a_port, add_command, add_server, add_version, seconds
 from asyncruns.cli.batch_options import add_batch
 from asyncruns.cli.completion import add_completion
-from asyncruns.cli.monitor_options import EPILOG as MONITOR_EPILOG
-from asyncruns.cli.monitor_options import add_monitor
+from asyncruns.cli.monitor_options import MONITOR_EPILOG, add_monitor
 from asyncruns.cli.reap_options import EPILOG as REAP_EPILOG
 from asyncruns.cli.reap_options import add_reap
 from asyncruns.cli.run_options import add_run_commands
