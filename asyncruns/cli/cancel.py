@@ -13,7 +13,7 @@ import anyio
 
 from asyncruns.cli.batch_servers import connected
 from asyncruns.cli.ends import end_of
-from asyncruns.cli.ids import refs_of
+from asyncruns.cli.ids import given_refs
 from asyncruns.cli.output import complain, counted, on_one_line, say, say_json
 from asyncruns.cli.process import run
 from asyncruns.cli.reports import sentence
@@ -32,7 +32,7 @@ _GAVE_UP: Final = 7
 
 def main(options: argparse.Namespace) -> int:
     """Cancel what the options name, and return the exit code."""
-    return run(cancel_runs(options, refs_of(options.ids)))
+    return run(cancel_runs(options, given_refs(options.ids)))
 
 
 async def cancel_runs(options: argparse.Namespace, refs: list[RunRef]) -> int:

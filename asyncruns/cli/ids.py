@@ -15,7 +15,7 @@ _RUN_PREFIX: Final = "run_"
 _BATCH_PREFIXES: Final = {"batch": BATCH, "msgbatch": MESSAGE_BATCH}
 
 
-def refs_of(ids: Iterable[str]) -> list[RunRef]:
+def given_refs(ids: Iterable[str]) -> list[RunRef]:
     """Return what the ids name, each once, in their order.
 
     Raises:
@@ -25,11 +25,11 @@ def refs_of(ids: Iterable[str]) -> list[RunRef]:
     while left:
         first = left.pop(0)
         is_pair = first.startswith(_THREAD_PREFIX) and "/" not in first and left
-        refs.append(ref_of(first, left.pop(0) if is_pair else None))
+        refs.append(given_ref(first, left.pop(0) if is_pair else None))
     return list(dict.fromkeys(refs))
 
 
-def ref_of(first: str, second: str | None = None) -> RunRef:
+def given_ref(first: str, second: str | None = None) -> RunRef:
     """Return what one or two ids name.
 
     Raises:

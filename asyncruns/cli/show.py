@@ -12,7 +12,7 @@ from typing import Any
 
 from asyncruns.cli.advice import advice_on
 from asyncruns.cli.batch_servers import connected
-from asyncruns.cli.ids import ref_of
+from asyncruns.cli.ids import given_ref
 from asyncruns.cli.output import complain, say_json
 from asyncruns.cli.process import run
 from asyncruns.cli.show_sheet import print_shown
@@ -30,7 +30,7 @@ _NOT_PASSED: frozenset[str] = frozenset({"expires_at", "archived_at"})  # times 
 
 def main(options: argparse.Namespace) -> int:
     """Print the run, and return the exit code: 0, whatever its status is."""
-    ref = ref_of(options.id, options.run_id)
+    ref = given_ref(options.id, options.run_id)
     return run(show_command(options, ref))
 
 
@@ -43,7 +43,7 @@ async def show_command(options: argparse.Namespace, ref: RunRef) -> int:
     async with connected(options, {ref.dialect}) as clients:
         shown = await fetch_shown(clients[ref.dialect], ref)
     if options.json:
-        say_json(as_json(shown))
+        say_json(json_sheet(shown))
     else:
         print_shown(shown)
     return 0
@@ -112,7 +112,7 @@ def _said_in(messages: Sequence[Any]) -> list[tuple[str, str]]:
     return [(message.role or "assistant", message.text or message.refusal) for message in messages]
 
 
-def as_json(shown: ShownRun) -> dict[str, Any]:
+def json_sheet(shown: ShownRun) -> dict[str, Any]:
     """Return all of it as plain values."""
     snapshot = shown.snapshot
     return {

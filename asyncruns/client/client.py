@@ -49,6 +49,7 @@ from asyncruns.resources.threads import Threads
 from asyncruns.resources.webhook_secrets import given_secrets
 from asyncruns.resources.webhooks import WebhookEvent
 from asyncruns.streams.event_stream import EventStream, source_of
+from asyncruns.tools import Toolset
 from asyncruns.transport.auth import (
     Auth,
 )
@@ -551,6 +552,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         self,
         *,
         context_factory: Callable[[RunRef, Any], object] | None = None,
+        toolsets: Iterable[Toolset] = (),
         **options: Unpack[WatchOptions],
     ) -> list[RunWatcher[Any]]:
         """Take up the watches that processes which have ended had left in the journal; return a watcher for each.
@@ -570,13 +572,15 @@ class Client(AsyncOnly, KnownServers, OtherNames):
 
         Args:
             context_factory: Called with the ref and the label of each; returns its `context`.
+            toolsets: Where the watches whose tools had a name (`Toolset(name=...)`) find them, besides `tools`. A watch
+                whose toolset is not there stays in the journal, with a warning.
             **options: As for `watch`, for all of them; the label is that of the journal.
 
         Raises:
             InvalidRequestError: The client has no journal; or an option is invalid.
             JournalError: The journal could not be read or written.
         """
-        return await resumed_watchers(self, options, context_factory, self._create_again)
+        return await resumed_watchers(self, options, context_factory, self._create_again, toolsets)
 
     async def _create_again(self, recorder: WatchRecorder, options: WatchOptions) -> tuple[RunClient[Any], Any]:
         """Create a run that a journal says was asked for; return the client that watches it, and the run."""

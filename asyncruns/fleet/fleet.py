@@ -31,6 +31,7 @@ from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.webhooks import WebhookEvent
 from asyncruns.streams.event_stream import EventStream
+from asyncruns.tools import Toolset
 from asyncruns.watch.handover import token_alone
 from asyncruns.watch.logs import FLEET_LOG, warn_of_unresumed
 from asyncruns.watch.observers import Observer
@@ -269,6 +270,7 @@ class Fleet(AsyncOnly, Generic[R]):
         self,
         *,
         context_factory: Callable[[RunRef, Any], object] | None = None,
+        toolsets: Iterable[Toolset] = (),
         **options: Unpack[SharedOptions],
     ) -> list[Watch[Any]]:
         """Watch the runs again that processes which have ended had left in the journal; return their watches.
@@ -294,6 +296,8 @@ class Fleet(AsyncOnly, Generic[R]):
         Args:
             context_factory: Called with the ref and the label of each; returns its `context`. The ref of a run that is
                 still to be created has no ids.
+            toolsets: Where the watches whose tools had a name (`Toolset(name=...)`) find them, besides `tools`. A watch
+                whose toolset is not there stays in the journal, with a warning.
             **options: As for `watch`, for all of them.
 
         Raises:
@@ -314,7 +318,7 @@ class Fleet(AsyncOnly, Generic[R]):
                     if context_factory is not None:
                         own = {**options, "context": context_factory(ref_of(record), record.label)}
                     try:
-                        watches.append(Watch(self._hub, *self._hub.resume(record, own)))
+                        watches.append(Watch(self._hub, *self._hub.resume(record, own, toolsets)))
                     except InvalidRequestError as error:
                         warn_of_unresumed(FLEET_LOG, ref_of(record), error)
                     if len(watches) % ADDED_AT_ONCE == 0:

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -30,6 +30,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.records import WatchRecord, ref_of
 from asyncruns.resources.new_run import NewRun
 from asyncruns.streams.event_stream import EventStream, source_of
+from asyncruns.tools import Toolset
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.handover import Token, check_has_journal, token_in
@@ -37,7 +38,7 @@ from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, keeps_open_watches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
-from asyncruns.watch.recorder import begun_now, check_label, record_of, record_privately
+from asyncruns.watch.recorder import begun_now, check_label, record_of, record_privately, with_its_tools
 
 R = TypeVar("R")
 
@@ -308,9 +309,14 @@ class Hub(Generic[R]):
         self._register(client)
         return client.for_run(run) if isinstance(client, MultiWireClient) else client
 
-    def resume(self, record: WatchRecord, options: SharedOptions) -> tuple[Member, Listener]:
+    def resume(
+        self, record: WatchRecord, options: SharedOptions, toolsets: Iterable[Toolset]
+    ) -> tuple[Member, Listener]:
         """Go on with a watch that another process has left in the journal; `Fleet.resume` describes the options."""
         self.check_goes_on()
+        if record.toolset:
+            given = self._settings.with_own(options).get("tools")
+            options = {**options, "tools": with_its_tools(record, given, toolsets)}
         if record.ref is None:
             return self._resume_create(record, options)
         ref = RunRef.of(record.ref)

@@ -43,6 +43,7 @@ from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.lifecycle.progress import AT_WORK
 from asyncruns.lifecycle.records import Wish
+from asyncruns.tools import Toolset
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.handover import HandedOver, handed_over
@@ -343,6 +344,11 @@ class Member(Slot):
             self.guard(lambda: self.receive(ev.Tick(max(loop_time(), by))))
 
     @property
+    def tools(self) -> Toolset | None:
+        """What answers its calls."""
+        return self._answerers.tools
+
+    @property
     def progress(self) -> dict[str, Any]:
         """What its tools have last reported, by call id."""
         return {} if self._answering is None else self._answering.progress
@@ -586,7 +592,7 @@ class Member(Slot):
             owners = (*self.owners, ANSWERING)
             self._answering = self._answerers.begin(self.receive_safely, self._notify, owners, self.context)
         if self.recorder is not None:
-            self._answering.record_with(self.recorder)
+            self._answering.record_with(self.recorder, self.machine.policy.max_outage)
         self._answering.follow_with(self.trace)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))

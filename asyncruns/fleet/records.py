@@ -41,7 +41,7 @@ from asyncruns.watch.recorder import (
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long
 DELIVERED_S: Final = 0.25  # one that was delivered is forgotten after at most this long, with others
-CLOCK_S: Final = 0.001
+TIMER_GRAIN_S: Final = 0.001
 REWRITE_PAUSES_S: Final = (0.1, 0.5, 2.0, 10.0)  # after writes in a row that failed; the last one repeats
 
 
@@ -100,13 +100,13 @@ class Records:
             self._finished.pop(member.recorder.key, None)
             return
         if record is None:
-            record = record_of(member.ref, member.label)
+            record = record_of(member.ref, member.label, member.tools)
             record = replace(record, key=self._keys.get(member.ref, record.key))
         self._add_record(member, record)
 
     def add_create(self, member: Member, creating: dict[str, Any]) -> None:
         """Add the watch of a member whose run is to be created, with what it takes to ask for that again."""
-        self._add_record(member, asked_for(creating, member.label))
+        self._add_record(member, asked_for(creating, member.label, member.tools))
 
     def _add_record(self, member: Member, record: WatchRecord) -> None:
         member.recorder = WatchRecorder(self.journal, record, self.added)
@@ -316,7 +316,7 @@ class Records:
             finally:
                 if timer is not None:
                     timer.cancel()
-            if due_at - loop.time() < CLOCK_S:
+            if due_at - loop.time() < TIMER_GRAIN_S:
                 return  # the timer may be early by the clock's resolution
 
     async def run(self) -> None:

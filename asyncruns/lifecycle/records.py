@@ -47,7 +47,7 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
         ref: The ref of its run; None until that is created.
         refs: The refs of all its runs, oldest first.
         label: What the caller gave as `label=`; a plain JSON value.
-        toolset: The name of its toolset; "" for that of the fleet.
+        toolset: The name of its toolset; "" if that has none.
         created_at: When it was added, in seconds since the epoch, by the clock of the machine.
         traceparent: The W3C trace context in which it was added; "" for none.
         calls: Its calls that have begun, in the order in which they did.

@@ -34,7 +34,7 @@ async def run_to_outcome(new: NewRun, options: WatchOptions) -> AnyOutcome[Any]:
         run = await new.create(create_guard_for(new.client, options))
         return await watch_to_outcome(new.client, run, options)
     check_label(options.get("label"))
-    recorder = recorder_of_create(journal, new.to_ask_again(), options.get("label"))
+    recorder = recorder_of_create(journal, new.to_ask_again(), options.get("label"), options.get("tools"))
     run = await _created(new, options, recorder)
     recorder.created(new.client.dialect.identify(run, {}))
     return await watch_to_outcome(new.client, run, options, recorder=recorder)

@@ -31,7 +31,7 @@ from asyncruns.testing.recording import (
     without_secret_fields,
     written_query,
 )
-from asyncruns.testing.replayed import Piece, ReplayedStream, error_of, never_answered
+from asyncruns.testing.replayed import Piece, ReplayedStream, never_answered, replayed_error
 from asyncruns.wire.shown_text import on_one_line
 
 _SHOWN_CHARACTERS: Final = 400
@@ -146,7 +146,7 @@ class Replay(Transport):
             await never_answered(request)
         await _until(began, first)
         if first.kind == "error":
-            raise error_of(first, request)
+            raise replayed_error(first, request)
         content = with_nonces(first.content or b"", self._nonces)
         if first.kind == "answer":
             return Response(first.status, first.headers, content)
@@ -165,7 +165,7 @@ class Replay(Transport):
             if content:
                 pieces.append((line.after or 0.0, with_nonces(content, self._nonces)))
             if line.kind == "error":
-                pieces.append((line.after or 0.0, error_of(line, request)))
+                pieces.append((line.after or 0.0, replayed_error(line, request)))
             elif line.kind == "end":
                 pieces.append((line.after or 0.0, b""))
         if exchange.rest[-1].kind not in ("end", "error"):

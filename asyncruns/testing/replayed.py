@@ -62,7 +62,7 @@ async def never_answered(request: Request) -> NoReturn:
     raise APITimeoutError(message, sent=True, method=request.method, path=request.path)
 
 
-def error_of(line: RecordedLine, request: Request) -> Exception:
+def replayed_error(line: RecordedLine, request: Request) -> Exception:
     """Return the error that a line records."""
     make = _ERRORS.get(line.error)
     if make is None:

@@ -82,6 +82,11 @@ class Toolset:
         if_interrupted: The same for a call that had begun when the process ended, once its watch is resumed from a
             journal: "tell" sends that the outcome of the call is not known, and "rerun" runs it again. A function may
             find out what has happened, and return the output, or "rerun". The error is a RuntimeError.
+        name: Names this toolset in a journal, so that `resume(toolsets=...)` finds it again for the watches that had
+            it. Default "": they get the tools of the fleet that resumes them.
+
+    Attributes:
+        name: The argument of the same name.
 
     Raises:
         ConfigurationError: A number is not positive, a policy is not valid, or a function cannot be a tool (see
@@ -102,7 +107,9 @@ class Toolset:
         if_exception: FailurePolicy = "tell",
         if_timeout: FailurePolicy = "tell",
         if_interrupted: InterruptedPolicy = "tell",
+        name: str = "",
     ) -> None:
+        self.name: str = name
         check_positive("max_concurrency", max_concurrency)
         check_positive("timeout", timeout)
         check_positive("max_output", max_output)
@@ -121,8 +128,8 @@ class Toolset:
         self._on_error = on_error
         self._limit = ConcurrencyLimit(max_concurrency)
         self._tools: dict[str, ToolFunction] = {}
-        for name, function in named_functions(functions):
-            self.tool(function, name=name)
+        for named_as, function in named_functions(functions):
+            self.tool(function, name=named_as)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -100,7 +100,6 @@ class CallAnswerer:
         notify: Called with the progress that tools report; must not wait.
         owners: The objects that handlers and tools work for (see `user_code.OWNERS`).
         context: The context variables that handlers and tools see, each in a copy; by default the current ones.
-        recorder: Writes down which calls begin, and their outputs; None for a watch without a journal.
     """
 
     def __init__(
@@ -115,7 +114,6 @@ class CallAnswerer:
         notify: Callable[[Notice], None],
         owners: tuple[object, ...] = (),
         context: contextvars.Context | None = None,
-        recorder: WatchRecorder | None = None,
     ) -> None:
         self._handler = handler
         self._approve = approve
@@ -123,7 +121,8 @@ class CallAnswerer:
         self._limit = limit
         self._value = value
         self._facts = RunFacts()
-        self._recorder = recorder
+        self._recorder: WatchRecorder | None = None
+        self._max_outage: float | None = None
         self._trace: WatchTrace | None = None
         self._post = post
         self._notify = notify
@@ -137,9 +136,14 @@ class CallAnswerer:
         """Set the context variables that handlers and tools see from now on, and the owners they work for."""
         self._context, self._owners = context, owners
 
-    def record_with(self, recorder: WatchRecorder) -> None:
-        """Set what writes down the calls, before the first round."""
-        self._recorder = recorder
+    def record_with(self, recorder: WatchRecorder, max_outage: float | None) -> None:
+        """Set what writes down the calls, before the first round.
+
+        Args:
+            recorder: What writes them down.
+            max_outage: Seconds for which it is tried again; None is no limit.
+        """
+        self._recorder, self._max_outage = recorder, max_outage
 
     def follow_with(self, trace: WatchTrace | None) -> None:
         """Set what follows the tools and handlers from now on."""
@@ -199,7 +203,7 @@ class CallAnswerer:
         if not to_run:
             return calls
         try:
-            before = await recorder.begin(to_run)
+            before = await recorder.begin(to_run, self._max_outage)
         except NotOwnerError as error:
             self._post(refused_by(error, Asked.POLL))
             return ()

@@ -150,7 +150,7 @@ class Engine(Generic[R]):
     def record_with(self, recorder: WatchRecorder) -> None:
         """Set what writes down calls and submits, before `run` is called."""
         self._recorder = recorder
-        self._answering.record_with(recorder)
+        self._answering.record_with(recorder, self._machine.policy.max_outage)
 
     def follow_with(self, trace: WatchTrace | None) -> None:
         """Set what follows the watch from now on."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import anyio
 import msgspec
 from msgspec.structs import replace
 
@@ -34,6 +36,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, key_of_call, key_of_run, ref_of
+from asyncruns.tools import Toolset
 from asyncruns.watch.handover import HandedOver, Token, handed_over
 from asyncruns.watch.holders import hold, is_held, let_go
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten
@@ -42,6 +45,7 @@ from asyncruns.watch.traces import current_traceparent
 from asyncruns.wire.plain import is_plain
 from asyncruns.wire.shown_text import on_one_line
 
+RETRY_PAUSES_S: Final = (0.1, 0.5, 2.0, 5.0)  # before a write that failed is tried again; the last one repeats
 LOST: Final = "The process ended while the outputs were being submitted, so it is not known if they were accepted"
 
 
@@ -188,12 +192,16 @@ class WatchRecorder:
         if not self.is_forgotten:
             await self._write_move()
 
-    async def begin(self, calls: Iterable[Call]) -> Mapping[str, CallRecord]:
+    async def begin(self, calls: Iterable[Call], max_outage: float | None = 0.0) -> Mapping[str, CallRecord]:
         """Note that calls begin; return those that had begun before this watch did, by their keys.
 
         A call of this watch may have the same key as one of an earlier round, and is another call.
 
-        Safe to cancel.
+        Safe to cancel; the calls have then begun or not.
+
+        Args:
+            calls: The calls.
+            max_outage: Seconds for which this is tried again if it fails; None is no limit.
 
         Raises:
             NotOwnerError: Another process watches the run now. None of the calls may be run.
@@ -203,8 +211,12 @@ class WatchRecorder:
         claimed = {key: record for key in keys if (record := self._claimed_call(key)) is not None}
         over = {key for key, record in claimed.items() if record.accepted_at}  # `begin` would take it for a new call
         records = [CallRecord(key=key, call_id=id_) for key, id_ in keys.items() if key not in over]
-        await self._write_move()
-        begun = await self._write(lambda: self._journal.begin(self.key, records))
+
+        async def begin() -> list[CallRecord]:
+            await self._write_move()
+            return await self._journal.begin(self.key, records)
+
+        begun = await self._write_patiently(begin, max_outage)
         before = {record.key: record for record in begun if record.key in claimed}
         return before | {key: claimed[key] for key in over}
 
@@ -318,6 +330,24 @@ class WatchRecorder:
                 log_unwritten(WATCH_LOG, ref_of(self.record), what, error)
             return False
         return True
+
+    async def _write_patiently(self, write: Callable[[], Awaitable[Any]], max_outage: float | None) -> Any:
+        """Write; if it fails, try again for as long as an outage may last, unless the watch is not ours."""
+        until = math.inf if max_outage is None else loop_time() + max_outage
+        failures = 0
+        while True:
+            try:
+                return await self._write(write)
+            except NotOwnerError:
+                raise
+            except JournalError as error:
+                pause = RETRY_PAUSES_S[min(failures, len(RETRY_PAUSES_S) - 1)]
+                if loop_time() + pause > until:
+                    raise
+                if failures == 0:
+                    log_unwritten(WATCH_LOG, ref_of(self.record), "that calls begin, which is tried again", error)
+                failures += 1
+                await anyio.sleep(pause)
 
     async def _write(self, write: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -456,21 +486,46 @@ def unwatched(ref: RunRef, error: JournalError) -> JournalError:
     return type(error)(f"The run {ref} goes on, and is not watched, as it is not in the journal: {error}")
 
 
-def recorder_of_create(journal: Journal, creating: dict[str, Any], label: object) -> WatchRecorder:
+def recorder_of_create(
+    journal: Journal, creating: dict[str, Any], label: object, tools: Toolset | None
+) -> WatchRecorder:
     """Return what records the watch of a single run that is to be created; it is still to be added."""
-    recorder = WatchRecorder(journal, asked_for(creating, label))
+    recorder = WatchRecorder(journal, asked_for(creating, label, tools))
     hold(journal, recorder.key, recorder)
     return recorder
 
 
-def asked_for(creating: dict[str, Any], label: object) -> WatchRecord:
+def asked_for(creating: dict[str, Any], label: object, tools: Toolset | None) -> WatchRecord:
     """Return what a journal holds of a watch whose run is to be created; its key finds the run, too."""
-    return begun_now(WatchRecord(key=uuid.uuid4().hex, ref=None, label=label, creating=creating))
+    return begun_now(
+        WatchRecord(key=uuid.uuid4().hex, ref=None, label=label, toolset=_name_of(tools), creating=creating)
+    )
 
 
-def record_of(ref: RunRef, label: object) -> WatchRecord:
+def record_of(ref: RunRef, label: object, tools: Toolset | None = None) -> WatchRecord:
     """Return what a journal holds of a watch that begins."""
-    return begun_now(WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label))
+    return begun_now(WatchRecord(key=key_of_run(ref), ref=ref, refs=(ref,), label=label, toolset=_name_of(tools)))
+
+
+def with_its_tools(record: WatchRecord, given: Toolset | None, others: Iterable[Toolset]) -> Toolset | None:
+    """Return the toolset that a watch names; what is given for all if it names none.
+
+    Raises:
+        InvalidRequestError: It names another one than these.
+    """
+    if not record.toolset:
+        return given
+    for toolset in (*others, *([] if given is None else [given])):
+        if toolset.name == record.toolset:
+            return toolset
+    raise InvalidRequestError(
+        f"Its calls are answered by the toolset {record.toolset!r}, which is not here: pass it as "
+        f"resume(toolsets=[Toolset(..., name={record.toolset!r})])"
+    )
+
+
+def _name_of(tools: Toolset | None) -> str:
+    return "" if tools is None else tools.name
 
 
 def gone_on_as(ref: RunRef, newer: RunRef) -> NotOwnerError:
@@ -497,6 +552,9 @@ def refused_by(error: JournalError, asked: Asked) -> Refused:
 
 def _open_calls_in(outcome: Mapping[str, Any] | None) -> frozenset[str]:
     """Return the keys of the calls that were open when a watch finished as this outcome."""
+    cause = (outcome or {}).get("cause")
+    if isinstance(cause, Mapping) and cause.get("type") in ("JournalError", "NotOwnerError"):
+        return frozenset()  # they were open because they could not be written down, and nobody was to answer them
     calls = (outcome or {}).get("calls") or ()
     return frozenset(
         key_of_call(Call(id=str(call.get("id")), name=str(call.get("name")), arguments=str(call.get("arguments"))))

@@ -15,11 +15,12 @@ from asyncruns.abc import Journal, RunClient
 from asyncruns.errors import APIError, InvalidRequestError, JournalError
 from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.records import WatchRecord, ref_of
+from asyncruns.tools import Toolset
 from asyncruns.watch.holders import let_go
 from asyncruns.watch.logs import WATCH_LOG, warn_of_unresumed
 from asyncruns.watch.open_watches import OpenWatches, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options
-from asyncruns.watch.recorder import WatchRecorder, claim_to_record
+from asyncruns.watch.recorder import WatchRecorder, claim_to_record, with_its_tools
 from asyncruns.watch.watcher import RunWatcher
 
 Create = Callable[[WatchRecorder, WatchOptions], Awaitable[tuple[RunClient[Any], Any]]]
@@ -31,6 +32,7 @@ async def resumed_watchers(
     options: WatchOptions,
     context_factory: Callable[[RunRef, Any], object] | None,
     create: Create,
+    toolsets: Iterable[Toolset],
 ) -> list[RunWatcher[Any]]:
     """Claim the watches that no living process goes on with, and return a watcher for each, not entered.
 
@@ -52,6 +54,7 @@ async def resumed_watchers(
     async def take_up(recorder: WatchRecorder, own: WatchOptions) -> None:
         record = recorder.record
         try:
+            own["tools"] = with_its_tools(record, options.get("tools"), toolsets)
             watched, run = (client, record.ref) if record.ref is not None else await create(recorder, own)
             watcher: RunWatcher[Any] = RunWatcher(watched, run, **own)
         except (InvalidRequestError, APIError, JournalError) as error:

@@ -240,6 +240,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._output_type = options.get("output_type")
         self._cancels_on_exit = options.get("on_exit") == "cancel"
         self._label = options.get("label")
+        self._tools = options.get("tools")
         # The process that answers the calls of the run records it.
         self._journal = None if options.get("observe_only") else open_watches_of(client).journal
         self._recorder: WatchRecorder | None = None
@@ -257,7 +258,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._answering = CallAnswerer(
             handler=options.get("on_requires_action"),
             approve=options.get("on_approval"),
-            tools=options.get("tools"),
+            tools=self._tools,
             limit=None if (at_once := options.get("max_concurrent_calls")) is None else ConcurrencyLimit(at_once),
             value=options.get("context"),
             post=self._receive,
@@ -327,7 +328,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         try:
             self._recorder = self._created_with
             if self._recorder is None:
-                self._recorder = await begin_to_record(journal, record_of(self.ref, self._label), self._settle_unbegun)
+                record = record_of(self.ref, self._label, self._tools)
+                self._recorder = await begin_to_record(journal, record, self._settle_unbegun)
             else:
                 await begin_as_created(self._recorder)
         except BaseException as error:

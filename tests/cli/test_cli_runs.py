@@ -15,7 +15,7 @@ from rich.console import Console
 
 from asyncruns import Client, InvalidRequestError, NotFoundError, RunRef
 from asyncruns.cli.cancel import cancel_runs
-from asyncruns.cli.ids import ref_of, refs_of
+from asyncruns.cli.ids import given_ref, given_refs
 from asyncruns.cli.options import make_parser
 from asyncruns.cli.run_list import list_runs
 from asyncruns.cli.sheet import Sheet
@@ -52,7 +52,7 @@ async def start(emulator: Emulator, client: Client, scenario: Scenario) -> Run:
 
 async def show(emulator: Emulator, *arguments: str) -> int:
     options = make_parser().parse_args(["show", *arguments, "--base-url", emulator.base_url])
-    return await show_command(options, ref_of(options.id, options.run_id))
+    return await show_command(options, given_ref(options.id, options.run_id))
 
 
 async def listed(emulator: Emulator, *arguments: str) -> int:
@@ -61,7 +61,7 @@ async def listed(emulator: Emulator, *arguments: str) -> int:
 
 async def cancel(emulator: Emulator, *arguments: str) -> int:
     options = make_parser().parse_args(["cancel", *arguments, "--base-url", emulator.base_url])
-    return await cancel_runs(options, refs_of(options.ids))
+    return await cancel_runs(options, given_refs(options.ids))
 
 
 async def new_batch(client: Client) -> str:
@@ -302,7 +302,7 @@ async def test_a_cancel_whose_end_is_not_seen_is_7(
 
 def test_ids_name_runs_responses_and_batches() -> None:
     ids = ("thread_1", "run_1", "thread_2/run_2", "resp_1", "batch_1", "msgbatch_1", "resp_1", "u1/u2")
-    assert [(ref.dialect, ref.ids) for ref in refs_of(ids)] == [
+    assert [(ref.dialect, ref.ids) for ref in given_refs(ids)] == [
         ("thread.run", ("thread_1", "run_1")),
         ("thread.run", ("thread_2", "run_2")),
         ("response", ("resp_1",)),
@@ -315,7 +315,7 @@ def test_ids_name_runs_responses_and_batches() -> None:
 @pytest.mark.parametrize("ids", [("thread_1",), ("run_1",), ("thread_1/",), ("..",), ("a/..",), ("",), ("a/b", "c")])
 def test_ids_that_name_nothing_are_refused(ids: tuple[str, ...]) -> None:
     with pytest.raises(InvalidRequestError):
-        ref_of(*ids)
+        given_ref(*ids)
 
 
 @pytest.mark.parametrize(

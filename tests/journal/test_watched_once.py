@@ -76,7 +76,7 @@ async def test_a_run_that_is_watched_again_runs_no_call_again() -> None:
 
 async def test_no_call_begins_before_it_is_written_that_a_submit_was_accepted(setting: Setting) -> None:
     setting.journal.failing["moved"] = JournalError("The disk is full")
-    async with setting.fleet() as fleet:
+    async with setting.fleet(max_outage=0.0) as fleet:
         watch = fleet.watch(await setting.run())
         outcome = await watch
         assert isinstance(outcome, NeedsCaller)

@@ -33,11 +33,12 @@ from asyncruns.testing import Fault, InMemoryTransport, Scenario
 
 
 class FailingJournal(MemoryJournal):
-    """Raises what `failing` has for a method, before it is called; None stands for all other methods."""
+    """Raises what `failing` has for a method, before it is called, or `failing_after` has, when it was."""
 
     def __init__(self, store: MemoryStore) -> None:
         super().__init__(store)
         self.failing: dict[str, Exception] = {}
+        self.failing_after: dict[str, Exception] = {}
         self.calls: list[str] = []
 
     def __getattribute__(self, name: str) -> Any:
@@ -50,7 +51,10 @@ class FailingJournal(MemoryJournal):
             if name in self.failing:
                 await asyncio.sleep(0)
                 raise self.failing[name]
-            return await found(*arguments)
+            result = await found(*arguments)
+            if name in self.failing_after:
+                raise self.failing_after[name]
+            return result
 
         return call
 
@@ -336,6 +340,35 @@ async def test_no_tool_runs_if_its_calls_cannot_be_written(setting: Setting) -> 
         assert (outcome.reason, outcome.cause) == (Reason.HANDLER_FAILED, error)
         assert setting.ran == []
         watch.cancel()
+
+
+async def test_a_tool_waits_for_a_journal_that_fails_for_a_while(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.journal.failing["begin"] = JournalError("The disk is full")
+    async with setting.fleet() as fleet:
+        watch = fleet.watch(await setting.run())
+        await asyncio.sleep(60)
+        assert watch.is_active
+        assert setting.ran == []
+        del setting.journal.failing["begin"]
+        assert isinstance(await watch, Completed)
+    assert sorted(setting.ran) == ["a", "b", "c"]
+    assert "that calls begin, which is tried again: The disk is full" in caplog.text
+
+
+async def test_calls_that_no_journal_took_are_not_left_to_the_caller_after_a_restart() -> None:
+    """The journal had taken them, and could not say so: they may have begun, and the model is told so."""
+    setting = Setting(Scenario(rounds=ROUNDS[:1], working=0.1))
+    setting.journal.failing_after["begin"] = JournalError("The connection broke")
+    async with setting.fleet(on_exit="leave") as fleet:
+        assert isinstance(await fleet.watch(await setting.run()), NeedsCaller)
+        await asyncio.sleep(1)
+    setting.journal.failing_after.clear()
+    async with setting.fleet() as fleet:
+        (watch,) = await fleet.resume()
+        assert isinstance(await watch, Completed)
+    assert setting.ran == []
 
 
 async def test_another_error_of_a_journal_is_a_journal_error(setting: Setting) -> None:

@@ -139,7 +139,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "of 1 to 512 characters; got int": {"key": 7},
     "key= needs another one: asyncruns_key": {"parameters": {"metadata": PAIRS}},
     "metadata in extra_body would replace that of key=": {"parameters": {"extra_body": {"metadata": {}}}},
-    "only in a journal": {"model": "gpt-4o", "assistant_id": None, "thread_id": None},
+    "responses cannot be listed": {"model": "gpt-4o", "assistant_id": None, "thread_id": None},
 }
 
 
