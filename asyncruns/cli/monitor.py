@@ -19,7 +19,7 @@ from msgspec import UNSET
 
 from asyncruns.abc import Journal
 from asyncruns.cli.batch_servers import client_for
-from asyncruns.cli.ids import refs_of
+from asyncruns.cli.ids import given_refs
 from asyncruns.cli.keyboard import IS_SUPPORTED, is_in_foreground
 from asyncruns.cli.monitor_board import MonitorBoard, MonitorRow
 from asyncruns.cli.monitor_sources import LineFile, lines_in, opened, ref_in
@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
     """Watch the runs, and return the exit code."""
     if not (options.ids or options.file or options.journal):
         raise ConfigurationError("pass ids, --file FILE, or --journal JOURNAL; see asyncruns monitor --help")
-    refs = refs_of(options.ids)
+    refs = given_refs(options.ids)
     files = [opened(path) for path in dict.fromkeys(options.file)]
     return run(monitor(options, refs, files))
 

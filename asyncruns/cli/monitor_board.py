@@ -37,7 +37,7 @@ from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire.common import epoch_seconds
 
 DELIVERED: Final = "delivered"
-_UNSEEN: Final = "-"
+_UNSEEN: Final = "not seen yet"
 _LONGEST_NAME: Final = 200
 _LONGEST_STATUS: Final = 40
 _LONGEST_NOTE: Final = 400

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from asyncruns.cli.ids import ref_of
+from asyncruns.cli.ids import given_ref
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 
@@ -136,7 +136,7 @@ def ref_in(line: str | None) -> RunRef | None:
     words = line.replace(",", " ").split()
     if not 1 <= len(words) <= 2 or not all(_IDS.fullmatch(word) for word in words):
         raise InvalidRequestError("pass THREAD_ID/RUN_ID, or the id of a response or a batch, and one run per line")
-    return ref_of(*words)
+    return given_ref(*words)
 
 
 def _ref_in_json(line: str) -> RunRef:

@@ -15,7 +15,7 @@ import pytest
 
 from asyncruns import Client, ConfigurationError, Fleet, InvalidRequestError, RunRef, SQLiteJournal
 from asyncruns.cli import main
-from asyncruns.cli.ids import refs_of
+from asyncruns.cli.ids import given_refs
 from asyncruns.cli.monitor import Monitor, monitor
 from asyncruns.cli.monitor_board import Group, MonitorBoard
 from asyncruns.cli.monitor_sources import LONGEST_LINE, LineFile, lines_in, opened, ref_in
@@ -33,7 +33,7 @@ RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 
 async def monitored(emulator: Emulator, *arguments: str) -> int:
     options = make_parser().parse_args(["monitor", *arguments, "--base-url", emulator.base_url])
-    return await monitor(options, refs_of(options.ids), [opened(path) for path in options.file])
+    return await monitor(options, given_refs(options.ids), [opened(path) for path in options.file])
 
 
 async def runs_on(emulator: Emulator, client: Client, *scenarios: Scenario) -> list[Run]:
@@ -384,7 +384,7 @@ async def test_a_cancel_goes_to_the_owner_or_else_to_the_server(
         await owner.add([WatchRecord(key="owned", ref=RunRef.of(owned), created_at=1.0)])
         listening = asyncio.create_task(owner.wishes())
         options = make_parser().parse_args(["monitor", name(free), "--journal", "x", "--base-url", emulator.base_url])
-        assert await monitor(options, refs_of(options.ids), [], view) == 3
+        assert await monitor(options, given_refs(options.ids), [], view) == 3
         wishes += await listening
         assert wishes == [("owned", Wish.CANCEL)]
         assert "asked to cancel it" in said["owned"]
