@@ -100,6 +100,11 @@ class Canvas:
             raise BrokenPipeError("The terminal is gone") from error
 
 
+def line_with(text: str, style: str = "") -> Line:
+    """Return a line of one text."""
+    return [(text, style)]
+
+
 def fitted(text: str, width: int) -> str:
     """Return a text that is at most so many columns wide: what does not fit is replaced by "…"."""
     if text.isascii():

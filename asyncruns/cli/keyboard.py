@@ -1,6 +1,6 @@
 """Reads single keys from the terminal, in the event loop. What it changes of the terminal is restored, always.
 
-It must never read from a terminal that another process has in the foreground: that would stop this process.
+For POSIX only. It must never read from a terminal that is not in the foreground here: that would stop this process.
 """
 
 from __future__ import annotations
@@ -11,16 +11,10 @@ import contextlib
 import os
 import re
 import sys
+import termios
+import tty
 from collections.abc import Callable, Iterator
 from typing import Any, Final
-
-try:
-    import termios
-    import tty
-except ModuleNotFoundError:  # Windows
-    IS_SUPPORTED = False
-else:
-    IS_SUPPORTED = True
 
 ENTER: Final = "enter"
 ESCAPE: Final = "escape"
@@ -106,9 +100,9 @@ def terminal() -> Iterator[int | None]:
     It is standard input, or else the terminal of standard output.
     """
     descriptor, own = None, None
-    if IS_SUPPORTED and sys.stdin is not None and sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         descriptor = sys.stdin.fileno()
-    elif IS_SUPPORTED:
+    else:
         with contextlib.suppress(OSError):
             # Not /dev/tty, which can't be waited for on macOS.
             descriptor = own = os.open(os.ttyname(sys.stdout.fileno()), os.O_RDONLY | os.O_NOCTTY)

@@ -18,10 +18,10 @@ import anyio
 from msgspec import UNSET
 
 from asyncruns.abc import Journal
-from asyncruns.cli.batch_servers import client_for
+from asyncruns.cli.batch_servers import ClientsByNeed
 from asyncruns.cli.ids import given_refs
-from asyncruns.cli.keyboard import IS_SUPPORTED, is_in_foreground
-from asyncruns.cli.monitor_board import MonitorBoard, MonitorRow
+from asyncruns.cli.monitor_board import MonitorBoard
+from asyncruns.cli.monitor_rows import MonitorRow
 from asyncruns.cli.monitor_sources import LineFile, lines_in, opened, ref_in
 from asyncruns.cli.monitor_views import MonitorJson, MonitorLines, MonitorView, say_interrupted
 from asyncruns.cli.output import complain, counted
@@ -35,7 +35,7 @@ from asyncruns.fleet import Fleet
 from asyncruns.lifecycle import Call, Notice, Phase, RunRef, StatusChanged
 from asyncruns.lifecycle.records import WatchRecord, Wish, key_of_run, ref_of
 from asyncruns.watch.observers import Ended
-from asyncruns.wire.names import MESSAGE_BATCH, THREAD_RUN
+from asyncruns.wire.names import THREAD_RUN
 
 READ_AGAIN_S: Final = 2.0
 _READ_SHARE: Final = 0.02  # the most of the time that reading a journal again may take
@@ -84,33 +84,6 @@ async def monitor(
         return await watching.perform(first, refs, files, records)
 
 
-class ClientsByNeed:
-    """The clients that runs need: one for OpenAI's wires, one for message batches, made when one is needed."""
-
-    def __init__(self, options: argparse.Namespace, stack: AsyncExitStack) -> None:
-        self._options = options
-        self._stack = stack
-        self._made: dict[bool, Client] = {}
-        self._making = anyio.Lock()
-
-    async def of(self, dialect: str) -> Client:
-        """Return the client for the runs of a dialect.
-
-        Raises:
-            ConfigurationError: No server is configured for it.
-        """
-        is_anthropic = dialect == MESSAGE_BATCH
-        async with self._making:
-            if is_anthropic not in self._made:
-                client = client_for(self._options, dialect)
-                self._made[is_anthropic] = await self._stack.enter_async_context(client)
-        return self._made[is_anthropic]
-
-    def made(self, dialect: str) -> Client:
-        """Return the client that `of` has returned before."""
-        return self._made[dialect == MESSAGE_BATCH]
-
-
 class Monitor:
     """Watches runs in a fleet that answers nothing, and keeps the board that a view shows.
 
@@ -129,6 +102,7 @@ class Monitor:
         self._clients = clients
         self._journal = journal
         self._unusable = 0
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def perform(
         self, first: Client, refs: Sequence[RunRef], files: Sequence[LineFile], records: Sequence[WatchRecord]
@@ -146,7 +120,11 @@ class Monitor:
                     await self.view.show(self.board)
                     group.cancel_scope.cancel()  # its user leaves
 
+                async def fail() -> None:
+                    await self._lost
+
                 group.start_soon(show)
+                group.start_soon(fail)
                 await self._watch_all(refs, files, records)
                 group.cancel_scope.cancel()
         except asyncio.CancelledError:
@@ -179,12 +157,12 @@ class Monitor:
                 ref = ref_in(line)
             except InvalidRequestError as error:
                 wrong += 1
+                self._unusable += 1
                 if wrong <= _SHOWN_LINES:
                     complain(f"{file.name}, line {number}: {error}")
                 continue
             if ref is not None:
                 await self._add(key_of_run(ref), ref, where=f"{file.name}, line {number}")
-        self._unusable += wrong
         if wrong > _SHOWN_LINES:
             complain(f"{file.name}: {counted(wrong, 'line')} could not be used, of which {_SHOWN_LINES} were named")
 
@@ -202,6 +180,8 @@ class Monitor:
                 if str(error) != reported:
                     complain(str(error))
                 reported = str(error)
+                if not self.board.open:
+                    return
             else:
                 reported = ""
                 await self._take(records)
@@ -255,7 +235,11 @@ class Monitor:
             self.board.note(row, event)
             if isinstance(event, StatusChanged) and event.phase is Phase.NEEDS_CALLER:
                 self.board.calls(row, self._calls_of(row.ref, event.run))
-        self.view.happened(row, event)
+        try:
+            self.view.happened(row, event)
+        except OSError as error:  # nobody reads what is printed: an observer that raised would only be logged
+            if not self._lost.done():
+                self._lost.set_exception(error)
 
     def _calls_of(self, ref: RunRef, resource: Any) -> Sequence[Call]:
         return self._clients.made(ref.dialect).for_run(ref).dialect.snapshot(resource).calls
@@ -291,15 +275,16 @@ def suited_view(options: argparse.Namespace, monitor: Monitor, where: str) -> Mo
     """Return JSON if that is asked for, a live table on a terminal in the foreground, and lines elsewhere."""
     if options.json:
         return MonitorJson()
-    if not (IS_SUPPORTED and sys.stdout.isatty() and is_in_foreground(sys.stdout.fileno())):
-        return MonitorLines()
-    if os.environ.get("TERM", "dumb") == "dumb":
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return MonitorLines()
     try:
+        from asyncruns.cli.keyboard import is_in_foreground
         from asyncruns.cli.monitor_screen import MonitorScreen
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "rich":  # only a missing `rich` is expected here
+        missing = (error.name or "").partition(".")[0]
+        if missing == "rich":
+            complain("for a live table: pip install 'asyncruns[cli]'")
+        elif missing != "termios":  # Windows lacks it
             raise
-        complain("for a live table: pip install 'asyncruns[cli]'")
         return MonitorLines()
-    return MonitorScreen(monitor, where)
+    return MonitorScreen(monitor, where) if is_in_foreground(sys.stdout.fileno()) else MonitorLines()

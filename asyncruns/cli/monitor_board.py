@@ -6,20 +6,15 @@ Does no I/O, and never prints. Texts of servers are cut and made safe to show wh
 from __future__ import annotations
 
 import asyncio
-import enum
-import json
 from collections import Counter
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, Final
 
-from msgspec import Struct
-
-from asyncruns.cli.batch_board import progress_text
 from asyncruns.cli.board import CREATING, said
 from asyncruns.cli.ends import EXIT_CODES, end_of
-from asyncruns.cli.output import counted, on_one_line
-from asyncruns.fleet import Watch
+from asyncruns.cli.monitor_rows import LONGEST_NAME, NEVER, UNSEEN, Group, MonitorRow, shortened
+from asyncruns.cli.output import counted
 from asyncruns.lifecycle import (
     CancelRefused,
     Connectivity,
@@ -37,78 +32,9 @@ from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire.common import epoch_seconds
 
 DELIVERED: Final = "delivered"
-_UNSEEN: Final = "not seen yet"
-_LONGEST_NAME: Final = 200
 _LONGEST_STATUS: Final = 40
 _LONGEST_NOTE: Final = 400
 _SHOWN_CALLS: Final = 3
-_NEVER: Final = float("inf")
-
-
-class Group(enum.IntEnum):
-    """What a row is about, in the order in which people care."""
-
-    NEEDS_CALLER = 0
-    FAILED = 1
-    ACTIVE = 2
-    ENDED = 3
-
-    @property
-    def words(self) -> str:
-        """The group in words."""
-        return {0: "needs caller", 1: "failed", 2: "active", 3: "ended"}[self.value]
-
-
-class MonitorRow(Struct, eq=False, kw_only=True):
-    """One run.
-
-    Attributes:
-        key: Identifies the row: that of the watch in a journal, or that of the run.
-        ref: The ref of the run; without ids, if it is not created.
-        name: The ids, safe to show.
-        status: The server's status, or how the watch finished, safe to show.
-        group: What the row is about.
-        created_at: When the run was created, in seconds since the epoch; infinity if that is not known.
-        since: When the status was noticed, in seconds since the epoch.
-        note: What else is to be said; safe to show.
-        progress: How many requests of a batch have ended; None if that is not known.
-        end: Kind of the outcome; None while it is watched.
-        record: The watch in the journal; None for others.
-        watch: Its watch in the fleet; None if there is none.
-    """
-
-    key: str
-    ref: RunRef
-    name: str
-    status: str = _UNSEEN
-    group: Group = Group.ACTIVE
-    created_at: float = _NEVER
-    since: float = 0.0
-    note: str = ""
-    progress: Counts | None = None
-    end: EndKind | None = None
-    is_over: bool = False
-    record: WatchRecord | None = None
-    watch: Watch[Any] | None = None
-
-    @property
-    def owner(self) -> str:
-        """The living process that watches it, in words; "" if none is known."""
-        return "" if self.record is None else self.record.owner
-
-    @property
-    def remark(self) -> str:
-        """All that is to be said beside the status: the note, the progress, the label and the owner."""
-        label = "" if self.record is None or self.record.label is None else f"label {_text_of(self.record.label)}"
-        owner = f"watched by {self.owner}" if self.owner else ""
-        counts = "" if self.progress is None else progress_text(self.progress)
-        parts = (counts, self.note, _safe(label, _LONGEST_NAME), _safe(owner, _LONGEST_NAME))
-        return "; ".join(part for part in parts if part)
-
-    def has_words(self, words: Iterable[str]) -> bool:
-        """Return whether all these words, in lower case, are in what the row shows."""
-        text = f"{self.name} {self.status} {self.group.words} {self.remark}".lower()
-        return all(word in text for word in words)
 
 
 class MonitorBoard:
@@ -128,11 +54,11 @@ class MonitorBoard:
 
     def add(self, key: str, ref: RunRef, record: WatchRecord | None = None) -> MonitorRow:
         """Add a run that is not there yet, and return its row."""
-        row = MonitorRow(key=key, ref=ref, name=_safe(str(ref), _LONGEST_NAME), record=record)
+        row = MonitorRow(key=key, ref=ref, name=shortened(str(ref), LONGEST_NAME), record=record)
         if record is not None:
-            row.created_at = record.created_at or _NEVER
+            row.created_at = record.created_at or NEVER
         if not ref.ids:
-            row.name, row.status = _safe(key, _LONGEST_NAME), CREATING
+            row.name, row.status = shortened(key, LONGEST_NAME), CREATING
         self.rows[key] = row
         self._groups[row.group][key] = row
         self._sorted.pop(row.group, None)
@@ -143,8 +69,8 @@ class MonitorBoard:
 
     def moved(self, row: MonitorRow, ref: RunRef) -> None:
         """Note which run a watch of a journal goes on with."""
-        row.ref, row.name, row.end = ref, _safe(str(ref), _LONGEST_NAME), None
-        self._show(row, _UNSEEN, Group.ACTIVE, row.since)
+        row.ref, row.name, row.end = ref, shortened(str(ref), LONGEST_NAME), None
+        self._show(row, UNSEEN, Group.ACTIVE, row.since)
         self._reopen(row)
 
     def record(self, row: MonitorRow, record: WatchRecord) -> None:
@@ -167,15 +93,15 @@ class MonitorBoard:
                 self._dated(row, run)
                 row.note = ""
                 group = Group.NEEDS_CALLER if phase is Phase.NEEDS_CALLER else Group.ACTIVE
-                self._show(row, _safe(notice.status, _LONGEST_STATUS), group, notice.at)
+                self._show(row, shortened(notice.status, _LONGEST_STATUS), group, notice.at)
             case ProgressChanged():
                 row.progress = Counts(done=notice.done, failed=notice.failed, total=notice.total)
             case ConnectivityChanged(connectivity=connectivity, cause=cause):
                 self.unreached.pop(row.key, None)
                 if connectivity is not Connectivity.HEALTHY:
-                    self.unreached[row.key] = _safe(str(cause or connectivity.value), _LONGEST_NOTE)
+                    self.unreached[row.key] = shortened(str(cause or connectivity.value), _LONGEST_NOTE)
             case CancelRefused(cause=cause):
-                row.note = _safe(f"the cancel was refused: {cause}", _LONGEST_NOTE)
+                row.note = shortened(f"the cancel was refused: {cause}", _LONGEST_NOTE)
             case _:
                 pass  # nothing else changes what is shown
 
@@ -185,7 +111,7 @@ class MonitorBoard:
         if names:
             more = len(names) - _SHOWN_CALLS
             shown = ", ".join(names[:_SHOWN_CALLS]) + (f" and {more} more" if more > 0 else "")
-            row.note = _safe(f"{counted(len(names), 'call')}: {shown}", _LONGEST_NOTE)
+            row.note = shortened(f"{counted(len(names), 'call')}: {shown}", _LONGEST_NOTE)
 
     def finished(self, row: MonitorRow, outcome: AnyOutcome[Any]) -> None:
         """Record the outcome of a watch."""
@@ -195,15 +121,15 @@ class MonitorBoard:
         if kind is EndKind.NEEDS_CALLER:
             self.calls(row, outcome.calls)
         else:
-            row.note = _safe(said(outcome.error) or _reason(outcome), _LONGEST_NOTE)
+            row.note = shortened(said(outcome.error) or _reason(outcome), _LONGEST_NOTE)
         status = outcome.status if kind.is_final else _words(kind)
-        self._show(row, _safe(status, _LONGEST_STATUS), _GROUPS.get(kind, Group.FAILED), outcome.at)
+        self._show(row, shortened(status, _LONGEST_STATUS), _GROUPS.get(kind, Group.FAILED), outcome.at)
         if not (kind is EndKind.NEEDS_CALLER and row.owner):  # otherwise its owner goes on, with another run
             self._close(row)
 
     def unwatchable(self, row: MonitorRow, why: str) -> None:
         """Note that a run can't be watched."""
-        row.note = _safe(why, _LONGEST_NOTE)
+        row.note = shortened(why, _LONGEST_NOTE)
         self._show(row, "not watched", Group.FAILED, row.since)
         self._close(row)
 
@@ -316,11 +242,3 @@ def _reason(outcome: AnyOutcome[Any]) -> str:
     reason = "" if outcome.reason is None else outcome.reason.value.replace("_", " ")
     cause = getattr(outcome, "cause", None)
     return f"{reason}: {cause}" if reason and cause else reason
-
-
-def _text_of(label: Any) -> str:
-    return label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)
-
-
-def _safe(text: str, most: int) -> str:
-    return on_one_line(text[: most + 1]) if len(text) <= most else on_one_line(text[:most]) + "…"

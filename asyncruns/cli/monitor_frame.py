@@ -13,7 +13,8 @@ from rich.text import Text
 
 from asyncruns.cli.batch_board import progress_text
 from asyncruns.cli.canvas import Line, fitted, padded
-from asyncruns.cli.monitor_board import Group, MonitorBoard, MonitorRow
+from asyncruns.cli.monitor_board import MonitorBoard
+from asyncruns.cli.monitor_rows import Group, MonitorRow
 from asyncruns.cli.monitor_views import counted_runs
 from asyncruns.cli.output import on_one_line
 from asyncruns.cli.reap_rows import age_text

@@ -20,9 +20,10 @@ import anyio
 from rich.console import Console
 
 from asyncruns.cli import keyboard
-from asyncruns.cli.canvas import Canvas
-from asyncruns.cli.monitor_board import Group, MonitorBoard, MonitorRow
+from asyncruns.cli.canvas import Canvas, line_with
+from asyncruns.cli.monitor_board import MonitorBoard
 from asyncruns.cli.monitor_frame import Frame, details_lines
+from asyncruns.cli.monitor_rows import Group, MonitorRow
 from asyncruns.cli.monitor_views import say_end
 from asyncruns.cli.output import on_one_line
 from asyncruns.cli.shown import ShownRun
@@ -253,7 +254,7 @@ class MonitorScreen:
 
     def _open(self, row: MonitorRow) -> None:
         self._frame.opened, self._frame.scroll = row, 0
-        self._frame.details = [[(f"{row.name}: being fetched", "dim")]]
+        self._frame.details = [line_with(f"{row.name}: being fetched", "dim")]
         self._perform(self._fetch(row))
 
     async def _cancel(self, row: MonitorRow) -> None:
@@ -264,7 +265,7 @@ class MonitorScreen:
         try:
             lines = details_lines(await self._source.fetch(row), self._canvas.size[0])
         except AsyncRunsError as error:
-            lines = [[(on_one_line(str(error)), "red")]]
+            lines = [line_with(on_one_line(str(error)), "red")]
         if self._frame.opened is row:
             self._frame.details = lines
             self._wake.set()

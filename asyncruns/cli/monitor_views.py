@@ -7,7 +7,8 @@ from typing import Any, Final, Protocol
 
 import anyio
 
-from asyncruns.cli.monitor_board import Group, MonitorBoard, MonitorRow
+from asyncruns.cli.monitor_board import MonitorBoard
+from asyncruns.cli.monitor_rows import Group, MonitorRow
 from asyncruns.cli.output import complain, counted, say
 from asyncruns.cli.reports import JsonReport
 from asyncruns.lifecycle import Connectivity, ConnectivityChanged, Notice, StatusChanged

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from asyncruns import Client, ConfigurationError, Fleet, InvalidRequestError, RunRef, SQLiteJournal
+from asyncruns import Client, ConfigurationError, Fleet, InvalidRequestError, JournalError, RunRef, SQLiteJournal
 from asyncruns.cli import main
 from asyncruns.cli.ids import given_refs
 from asyncruns.cli.monitor import Monitor, monitor
-from asyncruns.cli.monitor_board import Group, MonitorBoard
+from asyncruns.cli.monitor_board import MonitorBoard
+from asyncruns.cli.monitor_rows import Group
 from asyncruns.cli.monitor_sources import LONGEST_LINE, LineFile, lines_in, opened, ref_in
 from asyncruns.cli.options import make_parser
+from asyncruns.cli.process import lone_error
 from asyncruns.journal.memory import MemoryJournal, MemoryStore
 from asyncruns.lifecycle.records import WatchRecord, Wish
 from asyncruns.testing import BatchScenario, Emulator, Fault, FunctionCall, Scenario
@@ -29,6 +31,17 @@ NEVER = Scenario(end="never")
 CALLS = ((FunctionCall("get_weather", {"city": "Paris"}),),)
 BODY = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
+
+
+class Quiet:
+    """A view of nothing."""
+
+    def happened(self, row: Any, event: Any) -> None: ...
+
+    async def show(self, board: Any) -> None:
+        await asyncio.Event().wait()
+
+    def close(self, board: Any) -> None: ...
 
 
 async def monitored(emulator: Emulator, *arguments: str) -> int:
@@ -159,6 +172,19 @@ async def test_an_interruption_says_that_the_runs_go_on(emulator: Emulator, caps
     out, err = capsys.readouterr()
     assert out.endswith("2 runs: 1 completed\n")
     assert err == "asyncruns: 1 run still open; they go on at the server\n"
+
+
+async def test_it_ends_when_nobody_reads_its_lines(emulator: Emulator) -> None:
+    class Closed(Quiet):
+        def happened(self, row: Any, event: Any) -> None:
+            raise BrokenPipeError
+
+    async with Client(emulator.base_url) as client:
+        runs = await runs_on(emulator, client, NEVER, NEVER)
+    options = make_parser().parse_args(["monitor", *map(name, runs), "--base-url", emulator.base_url])
+    with pytest.raises(ExceptionGroup) as raised:
+        await monitor(options, given_refs(options.ids), [], Closed())
+    assert isinstance(lone_error(raised.value), BrokenPipeError)
 
 
 # Lines
@@ -302,16 +328,6 @@ async def test_an_empty_journal_and_none_at_all(
     assert not (tmp_path / "none.db").exists()
 
 
-class Quiet:
-    """A view of nothing."""
-
-    def happened(self, row: Any, event: Any) -> None: ...
-    async def show(self, board: Any) -> None:
-        await asyncio.Event().wait()
-
-    def close(self, board: Any) -> None: ...
-
-
 async def test_a_watch_that_goes_on_with_another_response_is_followed_until_the_journal_forgets_it(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,3 +407,26 @@ async def test_a_cancel_goes_to_the_owner_or_else_to_the_server(
         assert said[f"thread.run/{name(free)}"] == "the server is asked to cancel it"
         assert (await client.threads.runs.retrieve(owned.id, thread_id=owned.thread_id)).status == "in_progress"
         assert (await client.threads.runs.retrieve(free.id, thread_id=free.thread_id)).status == "cancelled"
+
+
+async def test_a_journal_that_can_no_longer_be_read_is_reported_once_and_ends_nothing(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = MemoryStore()
+    reads = 0
+
+    class Failing(MemoryJournal):
+        async def read(self) -> list[WatchRecord]:
+            nonlocal reads
+            reads += 1
+            if reads > 1:
+                raise JournalError("the disk is gone")
+            return await super().read()
+
+    monkeypatch.setattr("asyncruns.cli.monitor.journal_at", lambda _: Failing(store))
+    async with Client(emulator.base_url) as client, MemoryJournal(store) as owner:
+        (run,) = await runs_on(emulator, client, Scenario(working=30))
+        await owner.add([WatchRecord(key="one", ref=RunRef.of(run), created_at=1.0)])
+        assert await monitored(emulator, "--journal", "x") == 0
+    assert 2 < reads < 30
+    assert capsys.readouterr().err == "asyncruns: the disk is gone\n"

@@ -24,8 +24,9 @@ from rich.console import Console
 from asyncruns import Client, Fleet, RunRef
 from asyncruns.cli import keyboard
 from asyncruns.cli.canvas import Canvas, fitted, padded
-from asyncruns.cli.monitor_board import Group, MonitorBoard, MonitorRow
+from asyncruns.cli.monitor_board import MonitorBoard
 from asyncruns.cli.monitor_frame import Frame
+from asyncruns.cli.monitor_rows import Group, MonitorRow
 from asyncruns.cli.monitor_screen import Aside, MonitorScreen
 from asyncruns.cli.shown import ShownRun
 from asyncruns.errors import APIConnectionError
