@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from msgspec import Struct
@@ -421,21 +421,26 @@ class Codec(Protocol):
 
 
 class WatchTrace(ABC):
-    """Follows one watch, to make a trace of it. Nothing here may wait or raise."""
+    """Follows one watch, to make a trace of it; as for `Telemetry`, nothing here may wait."""
 
     @abstractmethod
     def notice(self, notice: Notice) -> None:
         """Note an event of the watch."""
 
     @abstractmethod
-    def calling(self, calls: Sequence[Call], handler: str = "") -> AbstractContextManager[Callable[[str, bool], None]]:
+    def calling(
+        self, calls: Sequence[Call], handler: str = ""
+    ) -> AbstractContextManager[Callable[[str, bool], object]]:
         """Follow a tool, or a handler of this name, while it answers calls; it sees what is made current here.
 
-        The function that the context manager returns is called with each output, and whether that is an error of ours.
+        A handler that returns awaitables is followed once more while each of these is awaited.
+
+        The function that the context manager returns is called with the output of a tool, and whether that is an error
+        of ours; or, if a handler raised, with "" and True.
         """
 
     @abstractmethod
-    def sending(self, asked: Asked) -> AbstractContextManager[Callable[[Observed | Refused], None]]:
+    def sending(self, asked: Asked) -> AbstractContextManager[Callable[[Observed | Refused], object]]:
         """Follow a submit or a cancel; the function that the context manager returns is called with its result."""
 
     @abstractmethod
@@ -448,7 +453,10 @@ class WatchTrace(ABC):
 
 
 class Telemetry(ABC):
-    """Follows what a client does, to make traces and metrics of it. Nothing here may wait or raise."""
+    """Follows what a client does, to make traces and metrics of it. Nothing here may wait.
+
+    What it raises does not affect what it follows; the first exception is logged.
+    """
 
     @abstractmethod
     def watch(self, ref: RunRef, run: object, server: str, link: str) -> WatchTrace:
@@ -461,9 +469,24 @@ class Telemetry(ABC):
             link: The `traceparent` of an earlier watch of the run; "" for none.
         """
 
+    def creating(self, dialect: str, server: str) -> AbstractContextManager[Callable[[object], object]]:
+        """Follow the create of a run that is watched then, in the context variables of its caller; by default nothing.
+
+        The function that the context manager returns is called with the run, once it is created.
+
+        Args:
+            dialect: The name of the dialect of the run.
+            server: As for `watch`.
+        """
+        return nullcontext(_ignore)
+
     @abstractmethod
     def requested(self, request: Request, answer: Response | Exception | None, seconds: float) -> None:
         """Note a request that was answered, or failed, after so many seconds; None is a stream that was opened."""
+
+
+def _ignore(created: object) -> None:
+    pass
 
 
 class HasId(Protocol):

@@ -3,9 +3,11 @@
     client = Client.from_env(telemetry=OpenTelemetry())
 
 Each watch is a span `invoke_agent` below the span that was current where the watch began. Its children are a span for
-each status of the run, for each tool that runs, for each handler, and for each submit and cancel. A span is exported
-when it ends: of a process that ends early, the spans of the earlier statuses are there, and that of the whole watch is
-not. A watch that is resumed from a journal links to it.
+each status of the run, for each tool that runs, for each handler and each awaitable that it returns, and for each
+submit and cancel. The create of a run by `client.run` or `fleet.run` is a span `asyncruns.create` beside it.
+
+A span is exported when it ends: of a process that ends early, the spans of the earlier statuses are there, and that of
+the whole watch is not. A watch that is resumed from a journal links to the span below which it began.
 
 Names are those of the semantic conventions for generative AI, which are in development, as of November 2026
 (https://github.com/open-telemetry/semantic-conventions-genai); what has no name there begins with `asyncruns.`. What
@@ -34,6 +36,7 @@ from asyncruns.lifecycle import (
     Observed,
     OutputsSubmitted,
     Phase,
+    Reason,
     Refused,
     RunRef,
     StatusChanged,
@@ -43,6 +46,7 @@ from asyncruns.wire.names import BATCH, MESSAGE_BATCH
 
 try:
     from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, SpanKind, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as error:
@@ -51,9 +55,26 @@ except ImportError as error:
 _NAME: Final = "asyncruns"
 _AT_WORK: Final = (Phase.PENDING, Phase.RUNNING)
 _W3C: Final = TraceContextTextMapPropagator()
+_OURS: Final = frozenset({*(reason.value for reason in Reason), "failed", "cancelled", "expired", "incomplete"})
 _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400)
 _COUNTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-_PROVIDERS: Final = ((".azure.com", "azure.ai.openai"), ("anthropic.com", "anthropic"), ("groq.com", "groq"))
+_PROVIDERS: Final = ((".azure.com", "azure.ai.openai"), (".anthropic.com", "anthropic"), (".groq.com", "groq"))
+_LONGEST: Final = 256  # characters of a word or an id of a server in an attribute
+# Codes of errors by which metrics are told apart; a server may have any number of others.
+_CODES: Final = frozenset(
+    {
+        "server_error",
+        "rate_limit_exceeded",
+        "insufficient_quota",
+        "invalid_prompt",
+        "context_length_exceeded",
+        "content_filter",
+        "max_output_tokens",
+        "max_completion_tokens",
+        "max_prompt_tokens",
+        "token_limit_exceeded",
+    }
+)
 
 
 class OpenTelemetry(Telemetry):
@@ -110,6 +131,13 @@ class OpenTelemetry(Telemetry):
         span = self.tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=links)
         return _Trace(self, span, ref.dialect)
 
+    @contextmanager
+    def creating(self, dialect: str, server: str) -> Iterator[Callable[[object], None]]:
+        """Make a span of a create, below the current span; spans of its requests are below it."""
+        attributes = {**_attributes_of_server(server), "asyncruns.dialect": dialect}
+        with _child(self.tracer, "asyncruns.create", None, SpanKind.CLIENT, attributes, []) as span:
+            yield lambda run: span.set_attributes(_attributes_of_run(None, run))
+
     def requested(self, request: Request, answer: Response | Exception | None, seconds: float) -> None:
         """Record how long an attempt of a request took, and what its answer was."""
         attributes: dict[str, Any] = {"http.request.method": request.method}
@@ -156,13 +184,16 @@ class _Trace(WatchTrace):
         if isinstance(event, Refused):
             self._span.add_event("asyncruns.poll_failed", {"asyncruns.refusal": event.refusal.kind.value})
             return
-        asked_at = event.now if event.asked_at is None else event.asked_at
-        if event.snapshot.phase in _AT_WORK:
-            self._seen_at_work = asked_at
-        elif event.snapshot.phase.is_terminal and self._seen_at_work is not None:
-            late, self._seen_at_work = (asked_at - self._seen_at_work) / 2, None
+        asked_at, last = event.now if event.asked_at is None else event.asked_at, self._seen_at_work
+        self._see(event)
+        if event.snapshot.phase.is_terminal and last is not None:
+            late = (asked_at - last) / 2
             self._of.late.record(late, self._kind)
             self._span.set_attribute("asyncruns.end.delay", late)
+
+    def _see(self, event: Observed) -> None:
+        asked_at = event.now if event.asked_at is None else event.asked_at
+        self._seen_at_work = asked_at if event.snapshot.phase in _AT_WORK else None
 
     @contextmanager
     def calling(self, calls: Sequence[Call], handler: str = "") -> Iterator[Callable[[str, bool], None]]:
@@ -176,27 +207,23 @@ class _Trace(WatchTrace):
                 "gen_ai.tool.type": "function",
             }
             if self._of.content:
-                attributes["gen_ai.tool.call.arguments"] = calls[0].arguments
+                attributes["gen_ai.tool.call.arguments"] = _storable(calls[0].arguments)
         failed: list[str] = []
 
         def note(output: str, is_error: bool) -> None:
-            if self._of.content:
-                span.set_attribute("gen_ai.tool.call.result", output)
+            if self._of.content and not handler:
+                span.set_attribute("gen_ai.tool.call.result", _storable(output))
             if is_error:
-                failed.append("tool_error")
+                failed.append("handler_error" if handler else "tool_error")
 
-        began = loop_time()
-        with self._child(handler or f"execute_tool {names[0]}", SpanKind.INTERNAL, attributes) as span:
-            try:
+        began, name = loop_time(), handler or f"execute_tool {names[0]}"
+        try:
+            with _child(self._of.tracer, name, self._context, SpanKind.INTERNAL, attributes, failed) as span:
                 yield note
-            except BaseException as error:
-                failed.append(type(error).__name__)
-                raise
-            finally:
-                self._fail(span, failed)
-                if not handler:
-                    measured = {"gen_ai.tool.name": names[0], **_error(failed)}
-                    self._of.tools.record(loop_time() - began, measured)
+        finally:
+            if not handler:
+                measured = {"gen_ai.tool.name": names[0], **_error(failed)}
+                self._of.tools.record(loop_time() - began, measured)
 
     @contextmanager
     def sending(self, asked: Asked) -> Iterator[Callable[[Observed | Refused], None]]:
@@ -205,28 +232,24 @@ class _Trace(WatchTrace):
         def note(event: Observed | Refused) -> None:
             if isinstance(event, Refused):
                 failed.append(event.refusal.kind.value)
+            else:
+                self._see(event)
 
-        with self._child(f"asyncruns.{asked.value}", SpanKind.CLIENT, {}) as span:
-            try:
-                yield note
-            except BaseException as error:
-                failed.append(type(error).__name__)
-                raise
-            finally:
-                self._fail(span, failed)
+        with _child(self._of.tracer, f"asyncruns.{asked.value}", self._context, SpanKind.CLIENT, {}, failed):
+            yield note
 
     def ended(self, outcome: AnyOutcome[Any] | None) -> None:
         self._end_status()
         self._count(-1)
         failed = _why(outcome)
         kind = "left" if outcome is None else type(outcome).__name__
-        measured = {**self._kind, "asyncruns.outcome": kind, **_error(failed)}
+        measured = {**self._kind, "asyncruns.outcome": kind, **_error([_bounded(why) for why in failed])}
         self._of.watched.record(loop_time() - self._began, measured)
         self._span.set_attribute("asyncruns.outcome", kind)
         if outcome is not None:
             self._of.polls.record(outcome.polls, self._kind)
             self._span.set_attributes(_attributes_of_outcome(outcome))
-        self._fail(self._span, failed)
+        _fail(self._span, failed)
         self._span.end()
 
     # Parts
@@ -235,26 +258,14 @@ class _Trace(WatchTrace):
     def _kind(self) -> dict[str, str]:
         return {"asyncruns.dialect": self._dialect}
 
-    @contextmanager
-    def _child(self, name: str, kind: SpanKind, attributes: Mapping[str, Any]) -> Iterator[Span]:
-        span = self._of.tracer.start_span(name, self._context, kind, attributes)
-        try:
-            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                yield span
-        finally:
-            span.end()
-
-    def _fail(self, span: Span, failed: Sequence[str]) -> None:
-        if failed:
-            span.set_attribute("error.type", failed[0])
-            span.set_status(StatusCode.ERROR)
-
     def _change_status(self, change: StatusChanged[Any]) -> None:
+        if self._status_span is not None:  # a phase that goes on after the watch is not measured
+            self._of.in_phase.record(loop_time() - self._since, {**self._kind, "asyncruns.phase": self._phase})
         self._end_status()
         self._count(-1)
         self._phase, self._since = change.phase.value, loop_time()
         self._count(1)
-        attributes = {"asyncruns.status": change.status}
+        attributes = {"asyncruns.status": _short(change.status)}
         self._span.add_event("asyncruns.status", attributes)
         if not change.phase.is_terminal:
             self._status_span = self._of.tracer.start_span(
@@ -264,7 +275,6 @@ class _Trace(WatchTrace):
     def _end_status(self) -> None:
         if self._status_span is not None:
             self._status_span.end()
-            self._of.in_phase.record(loop_time() - self._since, {**self._kind, "asyncruns.phase": self._phase})
             self._status_span = None
 
     def _count(self, change: int) -> None:
@@ -273,6 +283,34 @@ class _Trace(WatchTrace):
 
 def _seconds(meter: metrics.Meter, name: str, description: str) -> metrics.Histogram:
     return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=_SECONDS)
+
+
+@contextmanager
+def _child(
+    tracer: trace.Tracer,
+    name: str,
+    parent: Context | None,
+    kind: SpanKind,
+    attributes: Mapping[str, Any],
+    failed: list[str],
+) -> Iterator[Span]:
+    """Make a span that is the current one, and ends with the block; the words in `failed` say why that failed."""
+    span = tracer.start_span(name, parent, kind, attributes)
+    try:
+        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+            yield span
+    except BaseException as error:
+        failed.append(type(error).__name__)
+        raise
+    finally:
+        _fail(span, failed)
+        span.end()
+
+
+def _fail(span: Span, failed: Sequence[str]) -> None:
+    if failed:
+        span.set_attribute("error.type", _short(failed[0]))
+        span.set_status(StatusCode.ERROR)
 
 
 def _error(failed: Sequence[str]) -> dict[str, str]:
@@ -288,13 +326,27 @@ def _why(outcome: AnyOutcome[Any] | None) -> list[str]:
     if outcome.reason is not None:
         return [outcome.reason.value]
     code = None if outcome.error is None else outcome.error.code
-    return [code or outcome.status or "_OTHER"]
+    return [code or type(outcome).__name__.lower()]
+
+
+def _bounded(why: str) -> str:
+    """Return a reason for metrics: one that the server chose is "_OTHER", unless it is well known."""
+    return why if why in _OURS or why in _CODES else "_OTHER"
+
+
+def _short(word: str) -> str:
+    return _storable(word[:_LONGEST])
+
+
+def _storable(text: str) -> str:
+    """Return a text that exporters can encode: half of a surrogate pair would cost a whole export."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _attributes_of_server(server: str) -> dict[str, Any]:
     url = urlsplit(server)
     host = url.hostname or ""
-    provider = next((name for end, name in _PROVIDERS if host.endswith(end)), "openai")
+    provider = next((name for end, name in _PROVIDERS if f".{host}".endswith(end)), "openai")
     attributes: dict[str, Any] = {"gen_ai.provider.name": provider}
     if host:
         attributes["server.address"] = host
@@ -316,14 +368,14 @@ def _attributes_of_run(ref: RunRef | None, run: object) -> dict[str, Any]:
             found["asyncruns.run.id"] = ref.ids[-1]
         if len(ref.ids) > 1:
             found["gen_ai.conversation.id"] = ref.ids[0]
-    return {name: value for name, value in found.items() if isinstance(value, str) and value}
+    return {name: _short(value) for name, value in found.items() if isinstance(value, str) and value}
 
 
 def _attributes_of_outcome(outcome: AnyOutcome[Any]) -> dict[str, Any]:
     usage = outcome.usage
     return {
         **_attributes_of_run(None, outcome.run),
-        "asyncruns.status": outcome.status,
+        "asyncruns.status": _short(outcome.status),
         "asyncruns.polls": outcome.polls,
         "gen_ai.usage.input_tokens": usage.input_tokens,
         "gen_ai.usage.output_tokens": usage.output_tokens,

@@ -5,6 +5,7 @@ Each command is imported when it is used, so that `--help` and `--version` are q
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     complain_of_warnings()
     try:
         code = _perform(arguments)
-        sys.stdout.flush()  # a pipe that its reader has closed raises here, and not at the interpreter's exit
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()  # a pipe that its reader has closed raises here, and not at the interpreter's exit
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
@@ -44,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case BrokenPipeError():
                 _drop_stdout()
                 return BROKEN_PIPE
+            case OSError(errno=errno.ENOSPC) as lone:
+                _drop_stdout()
+                complain(f"the output could not be written: {lone.strerror}")
+                return 1
             case ConfigurationError() | InvalidRequestError() as lone:
                 complain(str(lone))
                 return USAGE

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
+import msgspec
+
+from asyncruns.wire.secret_fields import without_secret_fields
 from asyncruns.wire.shown_text import on_one_line as on_one_line
 from asyncruns.wire.shown_text import visible, visible_json
+
+MOST_SHOWN: Final = 2000  # characters of one text on one line: a server may send millions
 
 
 def say(text: str = "") -> None:
@@ -19,6 +24,17 @@ def say(text: str = "") -> None:
 def say_json(value: Any) -> None:
     """Print a value as JSON on one line."""
     print(visible_json(json.dumps(value, ensure_ascii=False, separators=(",", ":"))), flush=True)
+
+
+def plain_object(resource: Any) -> Any:
+    """Return an object of a server as plain values, without the credentials of MCP servers in it."""
+    return msgspec.json.decode(without_secret_fields(msgspec.json.encode(resource.to_dict())))
+
+
+def shortened(text: str, most: int = MOST_SHOWN) -> str:
+    """Return a text on one line, and cut; it says how much is missing."""
+    text = on_one_line(text)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most} more: --json)"
 
 
 def complain(text: str) -> None:

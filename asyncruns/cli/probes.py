@@ -101,9 +101,12 @@ class ProbeAnswer(Struct, kw_only=True):
         """What the server says, on one line: the message of an error, or the title or beginning of a page."""
         if self.response is None:
             return str(self.error)
-        if title := _TITLE.search(self.response.body):
+        body, redact = self.response.body, self.response.redact
+        if redact is not None:  # the body of an error is redacted already
+            body = redact(body)
+        if title := _TITLE.search(body):
             return shown(title[1])
-        return shown((error_object(self.response).message or "").encode()) or shown(self.response.body)
+        return shown((error_object(self.response).message or "").encode()) or shown(body)
 
 
 async def send_probe(client: Client, probe: Probe) -> ProbeAnswer:
@@ -160,5 +163,5 @@ def _is_json(body: bytes) -> bool:
 def _json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return None

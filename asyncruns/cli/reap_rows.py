@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from asyncruns.cli.output import counted, on_one_line, say, say_json
+from asyncruns.cli.output import counted, on_one_line, say, say_json, shortened
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Call, RunRef
 from asyncruns.lifecycle.records import WatchRecord, ref_of
@@ -100,7 +100,7 @@ def say_row(row: Unfinished, now: float) -> None:
     say(on_one_line(row.name))
     for line in (facts, _label(row), *waits_of(row), row.trouble):
         if line:
-            say(f"  {on_one_line(line)}")
+            say(f"  {shortened(line)}")
 
 
 def say_row_as_json(row: Unfinished, now: float) -> None:

@@ -12,6 +12,7 @@ import anyio
 from msgspec import UNSET
 
 from asyncruns.cli.options import DEFAULT_MAX_OUTAGE_S
+from asyncruns.cli.output import complain
 from asyncruns.cli.reap_rows import Unfinished
 from asyncruns.cli.reports import sentence
 from asyncruns.client.client import Client
@@ -36,7 +37,11 @@ async def unfinished_of(client: Client, thread_id: str) -> list[Unfinished]:
     async for run in client.threads.runs.list(thread_id, order="asc", limit=LISTED_AT_ONCE):
         snapshot = client.dialect.snapshot(run)
         if not snapshot.phase.is_terminal:
-            ref = client.dialect.identify(run, {})
+            try:
+                ref = client.dialect.identify(run, {})
+            except InvalidRequestError as error:
+                complain(f"a run of {thread_id} was left out: {error}")
+                continue
             row = Unfinished(key=key_of_run(ref), ref=ref, created_at=snapshot.created_at)
             row.status, row.calls = snapshot.status, snapshot.calls
             row.needs_caller = snapshot.phase is Phase.NEEDS_CALLER

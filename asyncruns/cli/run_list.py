@@ -13,7 +13,7 @@ from msgspec import Struct
 from asyncruns.cli.batch_board import progress_text
 from asyncruns.cli.batch_servers import client_for
 from asyncruns.cli.board import said
-from asyncruns.cli.output import complain, counted, on_one_line, say_json
+from asyncruns.cli.output import complain, counted, on_one_line, plain_object, say_json
 from asyncruns.cli.process import run
 from asyncruns.cli.sheet import Sheet
 from asyncruns.cli.show_sheet import STATUS_STYLES
@@ -25,6 +25,7 @@ from asyncruns.errors import (
     APIResponseValidationError,
     APIStatusError,
     AuthenticationError,
+    InvalidRequestError,
     PermissionDeniedError,
 )
 from asyncruns.lifecycle import RunRef, Snapshot
@@ -103,14 +104,18 @@ async def _read(client: Client, source: Source, options: argparse.Namespace) -> 
     try:
         async for item in source.items():
             searched += 1
-            ref = RunRef.of(item)
+            try:
+                ref = RunRef.of(item)
+            except InvalidRequestError:
+                complain(f"{source.name}: one was left out, as it has no id")
+                continue
             snapshot = client.for_run(ref).dialect.snapshot(item)
             if not options.status or snapshot.status in options.status:
                 found.append(ListedRow(ref, snapshot))
             if len(found) == options.limit:
                 break
-            if searched == MOST_SEARCHED:
-                complain(f"only the newest {MOST_SEARCHED} {source.name} were searched")
+            if searched == max(MOST_SEARCHED, options.limit):
+                complain(f"only the newest {searched} {source.name} were searched")
                 break
     except APIError as error:
         return error
@@ -149,7 +154,7 @@ def _print(found: list[ListedRow], *, as_json: bool) -> None:
     for ref, snapshot in ((listed.ref, listed.snapshot) for listed in found):
         if as_json:
             facts = {"status": snapshot.status, "phase": snapshot.phase.value, "created_at": snapshot.created_at}
-            say_json({"id": str(ref), "kind": ref.dialect, **facts, "object": snapshot.resource.to_dict()})
+            say_json({"id": str(ref), "kind": ref.dialect, **facts, "object": plain_object(snapshot.resource)})
         else:
             at, note = local_time(snapshot.created_at), _note(snapshot)
             sheet.row(str(ref), snapshot.status, at, note, style=STATUS_STYLES.get(snapshot.phase, ""), styled=1)

@@ -98,7 +98,9 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the run, response or batch; or the thread of the RUN_ID that follows")
     parser.add_argument("run_id", metavar="RUN_ID", nargs="?", help="the run on that thread")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, with nothing cut")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, with nothing cut but credentials of MCP servers"
+    )
     add_version(parser)
     add_server(parser)
 

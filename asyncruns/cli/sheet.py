@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncruns.cli.output import on_one_line, say
+from asyncruns.cli.output import on_one_line, say, shortened
 from asyncruns.wire.shown_text import visible
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def styled_console() -> Console | None:
 
     `rich` itself leaves colours out if NO_COLOR is set.
     """
-    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+    if sys.stdout is None or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         return None
     try:
         from rich.console import Console
@@ -48,7 +48,7 @@ class Sheet:
 
     def row(self, *cells: str, style: str = "", styled: int = 0) -> None:
         """Print a row; the style is that of the cell with the number `styled`."""
-        *short, text = map(on_one_line, cells)
+        *short, text = map(shortened, cells)
         padded = [cell.ljust(width) for cell, width in zip(short, self._widths, strict=True)]
         if self._console is None:
             say((" " * _GAP).join([*padded, text]).rstrip())

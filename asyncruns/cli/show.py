@@ -13,7 +13,7 @@ from typing import Any
 from asyncruns.cli.advice import advice_on
 from asyncruns.cli.batch_servers import connected
 from asyncruns.cli.ids import given_ref
-from asyncruns.cli.output import complain, say_json
+from asyncruns.cli.output import complain, plain_object, say_json
 from asyncruns.cli.process import run
 from asyncruns.cli.show_sheet import print_shown
 from asyncruns.cli.shown import ShownRun
@@ -133,5 +133,5 @@ def json_sheet(shown: ShownRun) -> dict[str, Any]:
         "usage": None if snapshot.usage is None else snapshot.usage.to_dict(),
         "counts": None if snapshot.counts is None else snapshot.counts.to_dict(),
         "advice": shown.advice,
-        "object": snapshot.resource.to_dict(),
+        "object": plain_object(snapshot.resource),
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from asyncruns.cli.advice import MEANINGS, clock_words
 from asyncruns.cli.batch_board import progress_text
-from asyncruns.cli.output import on_one_line
+from asyncruns.cli.output import MOST_SHOWN, shortened
 from asyncruns.cli.sheet import Sheet
 from asyncruns.cli.shown import ShownRun
 from asyncruns.cli.steps import StepShown
@@ -18,7 +18,7 @@ from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE, THREAD_RUN
 _KINDS: Final = {THREAD_RUN: "run", RESPONSE: RESPONSE, BATCH: BATCH, MESSAGE_BATCH: "message batch"}
 _LABEL_WIDTH: Final = 10
 _SHOWN_CHARACTERS: Final = 160  # of arguments, of an output
-_SHOWN_OF_MESSAGE: Final = 2000
+_SHOWN_CALLS: Final = 40  # of a step, and of those that wait
 _SHOWN_STEPS: Final = 40
 STATUS_STYLES: Final = {
     Phase.SUCCEEDED: "green",
@@ -45,7 +45,7 @@ def print_shown(shown: ShownRun, sheet: Sheet | None = None) -> None:
         sheet.row(label, text)
     for role, text in shown.messages:
         sheet.row(role, "" if text else "(no text)")
-        sheet.block(_cut(text, _SHOWN_OF_MESSAGE))
+        sheet.block(_cut(text))
     for label, text in _ends(shown):
         sheet.row(label, text, style="red" if label == "error" else "")
     for place, text in enumerate(shown.advice):
@@ -76,11 +76,10 @@ def _work(shown: ShownRun) -> Iterator[_Row]:
     for step in shown.steps[-_SHOWN_STEPS:]:
         yield "step", _step_text(step, shown.snapshot.created_at)
         if not (step.unanswered and shown.snapshot.calls):  # these are shown below, with their ids
-            yield from (("", _cut(call)) for call in step.calls)
+            yield from (("", text) for text in _some([shortened(call, _SHOWN_CHARACTERS) for call in step.calls]))
     if (hidden := len(shown.steps) - _SHOWN_STEPS) > 0:
         yield "", f"and {hidden} earlier steps: --json shows them"
-    for waiting in shown.snapshot.calls:
-        yield "open call", _call_text(waiting)
+    yield from (("open call", text) for text in _some([_call_text(call) for call in shown.snapshot.calls]))
 
 
 def _step_text(step: StepShown, created: float | None) -> str:
@@ -93,7 +92,8 @@ def _step_text(step: StepShown, created: float | None) -> str:
 
 
 def _call_text(call: Call) -> str:
-    what = f"{call.name}({_cut(call.arguments)})" if call.name else f"{call.type} {_cut(call.arguments)}"
+    arguments = shortened(call.arguments, _SHOWN_CHARACTERS)
+    what = f"{call.name}({arguments})" if call.name else f"{call.type} {arguments}"
     kinds = {CallKind.APPROVAL: ", an approval", CallKind.SERVER: ", answered by the server"}
     return f"{call.id}: {what}{kinds.get(call.kind, '')}"
 
@@ -116,7 +116,10 @@ def _usage_text(usage: TokenUsage) -> str:
     return f"{usage.input_tokens} read{cached}, {usage.output_tokens} written{thought}, {usage.total_tokens} in all"
 
 
-def _cut(text: str, most: int = _SHOWN_CHARACTERS) -> str:
-    if most == _SHOWN_CHARACTERS:
-        text = on_one_line(text)
-    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most} more: --json)"
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… ({len(text) - MOST_SHOWN} more: --json)"
+
+
+def _some(texts: Sequence[str]) -> list[str]:
+    more = len(texts) - _SHOWN_CALLS
+    return list(texts) if more <= 0 else [*texts[:_SHOWN_CALLS], f"and {more} more: --json shows them"]

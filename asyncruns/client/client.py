@@ -40,7 +40,7 @@ from asyncruns.lifecycle.run_shapes import dialect_and_ids, no_run
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.batch_group import BatchGroup
-from asyncruns.resources.new_run import NewRun
+from asyncruns.resources.new_run import NewRun, followed_create
 from asyncruns.resources.recorded_creates import run_to_outcome
 from asyncruns.resources.run_parameters import RunParameters, with_response_format
 from asyncruns.resources.start_run import StartOfRun
@@ -55,6 +55,7 @@ from asyncruns.transport.auth import (
 )
 from asyncruns.transport.followed import FollowedTransport
 from asyncruns.transport.retry import RetryTransport
+from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
 from asyncruns.watch.handover import Token, token_alone
 from asyncruns.watch.holders import ask_watch
 from asyncruns.watch.open_watches import OpenWatches
@@ -216,8 +217,9 @@ class Client(AsyncOnly, KnownServers, OtherNames):
                 ssl=(ssl, True),
                 http=(http, "aiohttp"),
             )
-        if telemetry is not None:
-            transport = FollowedTransport(transport, telemetry)
+        guarded = None if telemetry is None else GuardedTelemetry(telemetry)
+        if guarded is not None:
+            transport = FollowedTransport(transport, guarded)
         host = urlsplit(self.base_url).hostname or ""
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRunDialect(host=host)
@@ -232,7 +234,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         self._webhook_secrets = None if webhook_secret is None else given_secrets(webhook_secret)
         self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
         self._open_watches.journal = checked_journal(journal)
-        self._open_watches.telemetry = telemetry
+        self._open_watches.telemetry = guarded
         self._open_watches.server = self.base_url
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
@@ -398,7 +400,7 @@ class Client(AsyncOnly, KnownServers, OtherNames):
 
     def _new_run_of(self, start: StartOfRun, creator: Client) -> NewRun:
         start.check(self._server.limits)
-        return NewRun(self, partial(start.run, creator.threads), start.to_ask_again)
+        return NewRun(self, followed_create(self, partial(start.run, creator.threads)), start.to_ask_again)
 
     def _new_run(
         self,

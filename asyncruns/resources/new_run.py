@@ -15,6 +15,7 @@ from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.resources.options import json_body
 from asyncruns.watch.create_guard import CreateGuard
+from asyncruns.watch.open_watches import open_watches_of, telemetry_of
 from asyncruns.wire.codec import present
 
 
@@ -32,6 +33,23 @@ class NewRun(Struct, frozen=True):
     client: RunClient[Any]
     create: Callable[[CreateGuard], Awaitable[Any]]
     to_ask_again: Callable[[], dict[str, Any]] | None = None
+
+
+def followed_create(
+    client: RunClient[Any], create: Callable[[CreateGuard], Awaitable[Any]]
+) -> Callable[[CreateGuard], Awaitable[Any]]:
+    """Return what creates a run, followed by the client's telemetry if it has one."""
+    telemetry = telemetry_of(client)
+    if telemetry is None:
+        return create
+
+    async def followed(guard: CreateGuard) -> Any:
+        with telemetry.creating(client.dialect.name, open_watches_of(client).server) as note:
+            run = await create(guard)
+            note(run)
+            return run
+
+    return followed
 
 
 def written_down(dialect: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
-from asyncruns.resources.new_run import NewRun, written_down
+from asyncruns.resources.new_run import NewRun, followed_create, written_down
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.recorded_creates import run_to_outcome
 from asyncruns.resources.response_client import ResponseClient
@@ -200,9 +200,10 @@ class Responses(_Responses):
         again = {name: value for name, value in given.items() if name != "input"}  # a follow-up's input: the outputs
         continue_with = cast("ResponseParameters", again)
         created = (creator or self)._created
+        client = self.continued(continue_with)
         return NewRun(
-            self.continued(continue_with),
-            partial(created, cast("ResponseParameters", given), tries),
+            client,
+            followed_create(client, partial(created, cast("ResponseParameters", given), tries)),
             partial(written_down, RESPONSE, {"parameters": given}),
         )
 

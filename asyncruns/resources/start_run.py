@@ -74,7 +74,7 @@ class StartOfRun(Struct, frozen=True, kw_only=True):
 
         Raises:
             APIError: The thread, the message or the run could not be created.
-        JournalError: There is a journal, and it could not be written; what comes next was not sent.
+            JournalError: There is a journal, and it could not be written; what comes next was not sent.
         """
         if guard.recorder is not None:
             run = await self._create_recorded(threads, guard, guard.recorder)

@@ -16,11 +16,11 @@ from asyncruns.testing.recording import (
     RecordingFile,
     Redact,
     size_of,
-    without_secret_fields,
     written_content,
     written_headers,
     written_query,
 )
+from asyncruns.wire.secret_fields import without_secret_fields
 
 _DIGITS: Final = 6  # of times in seconds
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _VIRTUAL_TIME: Final = "asyncruns_virtual_time"
 _BACKEND: Final = "anyio_backend"  # the fixture of anyio's plugin
+_COLLECTING: Final = ("0.", "1.0.")  # the versions of pytest-asyncio that look for fixtures when tests are collected
 _ASYNCIO: Final = "asyncio"  # the name of pytest-asyncio's plugin, and of its mark
 
 
@@ -119,9 +120,16 @@ def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Gen
 
     The mark stays until the next setup: pytest-asyncio looks for it again when it calls the test.
     """
-    if fixturedef.argname == "asyncruns_emulator" and fixturedef.func.__module__ == __name__:
+    is_ours = fixturedef.argname == "asyncruns_emulator" and fixturedef.func.__module__ == __name__
+    if is_ours and inspect.isasyncgenfunction(fixturedef.func):  # otherwise such a version has wrapped it
         plugin = sys.modules.get("pytest_asyncio")
         is_theirs = _BACKEND not in request.fixturenames and request.config.pluginmanager.has_plugin(_ASYNCIO)
+        if plugin is not None and is_theirs and plugin.__version__.startswith(_COLLECTING):
+            pytest.fail(
+                "asyncruns_emulator needs pytest-asyncio 1.1 or later, its mode auto, or anyio's plugin; or write a "
+                "fixture of your own: async with Emulator() as emulator: yield emulator",
+                pytrace=False,
+            )
         fixturedef.func = _marked(plugin, request) if plugin is not None and is_theirs else _emulator
     return (yield)
 

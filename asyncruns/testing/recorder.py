@@ -20,6 +20,7 @@ from asyncruns.http import Request, Response
 from asyncruns.testing.exchange_writer import ExchangeWriter
 from asyncruns.testing.recording import RecordingFile, Redact, first_line
 from asyncruns.transport.base import HTTPTransport
+from asyncruns.transport.followed import FollowedTransport
 
 LONGEST_DOWNLOAD_BYTES: Final = 1024 * 1024  # the content of a longer one is not recorded
 _EVENT_END: Final = re.compile(rb"\n\r?\n|\r\r")
@@ -63,6 +64,9 @@ class Recorder(Transport):
             kind = type(transport).__name__
             raise ConfigurationError(f"A Recorder sends with a transport, not with a {kind}: {hint}")
         self._inner = transport
+        while isinstance(transport, FollowedTransport):  # of a client with telemetry=
+            transport = transport.inner
+        self._sender = transport if isinstance(transport, HTTPTransport) else None
         self._redact = redact
         self._file = RecordingFile(path)
         self._file.write(first_line(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")))
@@ -106,13 +110,13 @@ class Recorder(Transport):
         if self._began is None:
             self._began = now
         known = partial(self._known, request)
-        base_url = self._inner.base_url if isinstance(self._inner, HTTPTransport) else ""
+        base_url = "" if self._sender is None else self._sender.base_url
         exchange = ExchangeWriter(self._file, next(self._numbers), now, known, self._redact, base_url)
         exchange.asked(request, how, now - self._began)
         return exchange
 
     def _known(self, request: Request, data: bytes) -> bytes:
-        return self._inner.redacted(data, request) if isinstance(self._inner, HTTPTransport) else data
+        return data if self._sender is None else self._sender.redacted(data, request)
 
     def __repr__(self) -> str:
         return f"<Recorder {self._file.path} of {self._inner!r}>"

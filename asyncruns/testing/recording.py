@@ -39,15 +39,10 @@ Redact = Callable[[bytes], bytes]
 """Removes what must not be kept from the bytes of a body."""
 
 _ACCOUNT_HEADERS: Final = frozenset({"openai-organization", "openai-project", "anthropic-organization-id"})
+_OF_CALLER: Final = re.compile("credential|session|jwt|principal")  # mcp-session-id, x-ms-client-principal
 _NO_SECRET: Final = re.compile(r".*ratelimit.*|portkey")  # x-ratelimit-remaining-tokens, x-portkey-request-id
 _OF_CONNECTION: Final = frozenset({"connection", "keep-alive", "transfer-encoding"})
 _OF_LENGTH: Final = frozenset({"content-encoding", "content-length"})  # what resumes a download needs them
-_SECRET_FIELD: Final = re.compile(
-    rb'("[\w-]*(?:authorization|api[_-]?key|passwor[dt]|secret|(?:access|refresh|bearer|auth)[_-]?token|cookie)"\s*:\s*)'
-    rb'"(?:[^"\\]|\\.)*"',
-    re.IGNORECASE,
-)
-_HEADERS_FIELD: Final = re.compile(rb'("headers"\s*:\s*)\{[^{}]*\}')  # of an MCP server: whatever it authenticates with
 # A random text by which a client finds again what it created; see `resources/adoption.py`.
 _NONCE: Final = re.compile(rb'("asyncruns_\w+"\s*:\s*")([0-9a-f]{32})(?=")')
 
@@ -173,11 +168,6 @@ def lines_of(path: str | os.PathLike[str]) -> Iterator[tuple[int, RecordedLine]]
 # What may be written
 
 
-def without_secret_fields(body: bytes) -> bytes:
-    """Return a body without the values of JSON fields that are credentials by their names."""
-    return _HEADERS_FIELD.sub(rb'\1{"***": "***"}', _SECRET_FIELD.sub(rb'\1"***"', body))
-
-
 def written_headers(
     headers: Iterable[tuple[str, str]], redact: Callable[[str], str], *, lengths: bool = False
 ) -> dict[str, str]:
@@ -194,7 +184,7 @@ def written_query(query: Iterable[tuple[str, str]], redact: Callable[[str], str]
 
 def _hidden(name: str, value: str) -> str:
     lowered = name.lower()
-    if lowered in _ACCOUNT_HEADERS or SECRET_NAME.search(_NO_SECRET.sub("", lowered)):
+    if lowered in _ACCOUNT_HEADERS or _OF_CALLER.search(lowered) or SECRET_NAME.search(_NO_SECRET.sub("", lowered)):
         return HIDDEN
     return f"{value.partition('?')[0]}?{HIDDEN}" if lowered == "location" and "?" in value else value
 

@@ -28,10 +28,10 @@ from asyncruns.testing.recording import (
     nonces_of,
     size_of,
     with_nonces,
-    without_secret_fields,
     written_query,
 )
 from asyncruns.testing.replayed import Piece, ReplayedStream, never_answered, replayed_error
+from asyncruns.wire.secret_fields import without_secret_fields
 from asyncruns.wire.shown_text import on_one_line
 
 _SHOWN_CHARACTERS: Final = 400

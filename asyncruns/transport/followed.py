@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import ByteStream, Telemetry, Transport
+from asyncruns.abc import ByteStream, Transport
 from asyncruns.http import Request, Response
+from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
 
 A = TypeVar("A", bound=Response | ByteStream)
 
@@ -18,20 +19,26 @@ class FollowedTransport(Transport):
     Args:
         inner: The transport that sends; it is borrowed.
         telemetry: What is told.
+
+    Attributes:
+        inner: The argument of the same name.
     """
 
-    def __init__(self, inner: Transport, telemetry: Telemetry) -> None:
-        self._inner = inner
+    def __init__(self, inner: Transport, telemetry: GuardedTelemetry) -> None:
+        self.inner: Transport = inner
         self._telemetry = telemetry
 
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
     async def send(self, request: Request) -> Response:
-        return await self._followed(request, self._inner.send)
+        return await self._followed(request, self.inner.send)
 
     async def stream(self, request: Request) -> Response | ByteStream:
-        return await self._followed(request, self._inner.stream)
+        return await self._followed(request, self.inner.stream)
 
     async def download(self, request: Request) -> Response | ByteStream:
-        return await self._followed(request, self._inner.download)
+        return await self._followed(request, self.inner.download)
 
     async def aclose(self) -> None:
         pass

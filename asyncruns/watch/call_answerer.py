@@ -286,8 +286,7 @@ class CallAnswerer:
         the handler may have had effects already.
         """
         asked = Calls(calls, self._facts, self._value)
-        with contextlib.nullcontext() if self._trace is None else self._trace.calling(calls, what):
-            given = None if handler is None else await attempt_call(handler, asked, what=what)
+        given = None if handler is None else await self._attempted(handler, asked, calls=calls, handler=what, what=what)
         found = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
         if isinstance(found, Raised):
             self._post(CallsUnanswered(loop_time(), calls, found.error))
@@ -301,9 +300,22 @@ class CallAnswerer:
         done = {call.id for call, _ in (*answered, *pending)}
         return tuple(call for call in calls if call.id not in done)
 
+    async def _attempted(
+        self, work: Callable[..., Any], *arguments: object, calls: tuple[Call, ...], handler: str, what: str
+    ) -> Any:
+        """Do a part of a handler's work, followed by the trace; return its result, or what it raised."""
+        if self._trace is None:
+            return await attempt_call(work, *arguments, what=what)
+        with self._trace.calling(calls, handler) as note:
+            given = await attempt_call(work, *arguments, what=what)
+            if isinstance(given, Raised):
+                note("", True)
+            return given
+
     async def _await_output(self, call: Call, output: Awaitable[Any], what: str) -> None:
         """Wait for an output that a handler returned as an awaitable, and post it."""
-        given = await attempt_call(lambda: output, what=f"{what} (the call {call.id!r})")
+        named = f"{what} (the call {call.id!r})"
+        given = await self._attempted(lambda: output, calls=(call,), handler=what, what=named)
         answers = given if isinstance(given, Raised) else attempt_now(lambda: _checked([(call, given)]))
         if isinstance(answers, Raised):
             self._post(CallsUnanswered(loop_time(), (call,), answers.error))

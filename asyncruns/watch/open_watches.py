@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
-from asyncruns.abc import Journal, Telemetry, WatchTrace
+from asyncruns.abc import Journal, WatchTrace
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
+from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
 
 if TYPE_CHECKING:
     from asyncruns.watch.recorder import WatchRecorder
@@ -76,7 +77,7 @@ class OpenWatches:
     def __init__(self) -> None:
         self.journal: Journal | None = None
         self.claimed: dict[str, WatchRecorder] = {}
-        self.telemetry: Telemetry | None = None
+        self.telemetry: GuardedTelemetry | None = None
         self.server: str = ""
         self._all: dict[OpenWatch, None] = {}
 
@@ -164,7 +165,7 @@ def take_claimed(client: object, recorder: WatchRecorder) -> None:
     del claimed[recorder.key]
 
 
-def telemetry_of(client: object) -> Telemetry | None:
+def telemetry_of(client: object) -> GuardedTelemetry | None:
     """Return what follows the watches over a client; None if nothing does."""
     watches = getattr(client, "_open_watches", None)
     return watches.telemetry if isinstance(watches, OpenWatches) else None

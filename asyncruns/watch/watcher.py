@@ -324,6 +324,11 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._trace = trace_of(self._client, self.ref, None if run is None else run.resource, self.traceparent)
         self._engine.follow_with(self._trace)
 
+    def _end_trace(self, outcome: AnyOutcome[R] | None) -> None:
+        trace, self._trace = self._trace, None
+        if trace is not None:
+            trace.ended(outcome)
+
     async def _begin_to_record(self, journal: Journal) -> None:
         try:
             self._recorder = self._created_with
@@ -718,8 +723,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _stopped(self) -> None:
         if self.outcome is not None and self._ended.is_set():
             self._subscribers.put(Ended(self.outcome))
-        if self._trace is not None and not self._ended.is_set():
-            self._trace.ended(None)
+        self._end_trace(None)
         self._ended.set()
         self._iterated.close()
         self._subscribers.close()
@@ -765,8 +769,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             output_type=self._output_type,
             handed=self._handed_over,
         )
-        if self._trace is not None:
-            self._trace.ended(self.outcome)
+        self._end_trace(self.outcome)
         self._deliver(Ended(self.outcome))
         self._ended.set()
         self._tell_subscribers_of_end()

@@ -390,3 +390,25 @@ def test_verdicts() -> None:
     assert verdict_on(THREADS, answer(403, b"<html><title>Blocked</title>")) is ProbeVerdict.PAGE
     assert verdict_on(THREADS, answer(403, {"error": {"message": "no"}})) is ProbeVerdict.KEY
     assert verdict_on(THREADS, answer(407, {})) is ProbeVerdict.PAGE
+
+
+async def test_an_answer_that_is_nested_too_deeply_is_reported() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=b'{"a":' * 100_000 + b"1" + b"}" * 100_000, content_type="application/json")
+
+    async with serving(handler) as url:
+        code, found = await doctor(f"{url}/v1")
+    assert code == 1
+    assert wrong(found) == {"base URL"}
+
+
+async def test_a_key_that_a_page_quotes_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        said = f"<title>Hello {request.headers['authorization']}</title>"
+        return web.Response(text=said, content_type="text/html")
+
+    async with serving(handler) as url:
+        code, found = await doctor(f"{url}/v1", "--api-key", "sk-very-secret-4711")
+    assert code == 1
+    assert '200 with what is not of the API: "Hello Bearer ***"' in found["base URL"].text
+    assert "4711" not in "".join(capsys.readouterr())

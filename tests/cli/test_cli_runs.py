@@ -346,3 +346,58 @@ def test_the_completion_of_each_shell_has_the_commands_and_options(shell: str) -
         assert word in done.stdout
     if shell == "bash":
         subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True, timeout=60)
+
+
+async def test_huge_texts_are_cut_for_people(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await start(emulator, client, Scenario(end="never"))
+    tools = [{"type": "mcp", "server_url": "https://mcp.example/4711", "headers": {"X-Key": "4711}"}}]
+    emulator.inject(
+        Fault(on="poll", times=2, rewrite=lambda body: {**body, "model": "\x1b" * 1_000_000, "tools": tools})
+    )
+    assert await show(emulator, run.thread_id, run.id) == 0
+    out = capsys.readouterr().out
+    assert len(out) < 10_000
+    assert "(3998000 more: --json)" in out
+    assert await show(emulator, run.thread_id, run.id, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)["object"]
+    assert len(shown["model"]) == 1_000_000
+    assert "4711" not in json.dumps(shown["tools"])
+
+
+async def test_many_calls_are_cut_for_people(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await start(
+        emulator, client, Scenario(queued=0, working=0, rounds=(tuple(FunctionCall("f", {}) for _ in range(128)),))
+    )
+    await anyio.sleep(1)
+    assert await show(emulator, run.thread_id, run.id) == 0
+    out = capsys.readouterr().out
+    assert out.count("open call") == 41
+    assert "and 88 more: --json shows them" in out
+
+
+@pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), (">/dev/full", 1)])
+@pytest.mark.real_time
+async def test_an_output_that_cannot_be_written_is_no_traceback(redirection: str, code: int) -> None:
+    async with Emulator() as server, Client(server.base_url) as client:
+        run = await start(server, client, Scenario())
+        command = f"{sys.executable} -m asyncruns.cli list --thread {run.thread_id} --base-url {server.base_url}"
+        process = await anyio.run_process(["sh", "-c", f"{command} {redirection}"], check=False)
+    assert process.returncode == code
+    assert b"Traceback" not in process.stderr
+
+
+async def test_an_item_without_an_id_hides_no_other(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await start(emulator, client, Scenario())
+    emulator.inject(
+        Fault(on="runs", rewrite=lambda body: {**body, "data": [{**body["data"][0], "id": ""}, *body["data"]]})
+    )
+    assert await listed(emulator, "--thread", run.thread_id) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{run.thread_id}/{run.id}  ")
+    assert "one was left out, as it has no id" in err

@@ -99,3 +99,14 @@ def test_a_test_may_choose_its_own_backend(tmp_path: Path) -> None:
 def test_nothing_is_loaded_before_a_fixture_is_used(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(UNUSED, encoding="utf-8")
     assert "1 passed" in run_pytest(tmp_path, "-p", "no:asyncio", "-p", "no:anyio", "-p", "no:hypothesispytest")
+
+
+def test_the_strict_mode_of_an_old_pytest_asyncio_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        'import pytest_asyncio\npytest_asyncio.__version__ = "1.0.0"\n', encoding="utf-8"
+    )
+    test = "import pytest\n@pytest.mark.asyncio\nasync def test_it(asyncruns_emulator):\n    pass\n"
+    (tmp_path / "test_it.py").write_text(test, encoding="utf-8")
+    said = run_pytest(tmp_path, "-o", LOOP_SCOPE)
+    assert "asyncruns_emulator needs pytest-asyncio 1.1 or later" in said
+    assert "Traceback" not in said

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from asyncruns import APIConnectionError, BearerAuth, Client, Completed, ConfigurationError
-from asyncruns.abc import ByteStream, Transport
+from asyncruns.abc import ByteStream, Telemetry, Transport
 from asyncruns.http import Request, Response
+from asyncruns.otel import OpenTelemetry
 from asyncruns.testing import Emulator, Fault, InMemoryTransport, Recorder, Replay, Scenario
 from asyncruns.testing.recorder import LONGEST_DOWNLOAD_BYTES
+from asyncruns.wire.secret_fields import without_secret_fields
 
 SECRET = "sk-a-very-secret-key-0123456789"
 Answer = Callable[[Request], "Response | ByteStream"]
@@ -141,7 +143,8 @@ async def test_a_line_is_there_when_the_request_is_under_way(path: Path) -> None
 # Credentials
 
 
-async def test_no_credential_is_in_the_file(guarded: Emulator, path: Path) -> None:
+@pytest.mark.parametrize("telemetry", [None, OpenTelemetry()])
+async def test_no_credential_is_in_the_file(guarded: Emulator, path: Path, telemetry: Telemetry | None) -> None:
     async with (
         Client(
             guarded.base_url,
@@ -150,13 +153,15 @@ async def test_no_credential_is_in_the_file(guarded: Emulator, path: Path) -> No
             project="proj-4711",
             default_headers={"X-Api-Key": SECRET, "Cookie": "session=4711"},
             default_query={"api-key": SECRET},
+            telemetry=telemetry,
         ) as server,
         Client(transport=Recorder(server.transport, path)) as client,
     ):
         outcome = await client.run(model="gpt-4o", message=f"My key is {SECRET}")
         assert await outcome.text() == f"The key is {SECRET}."  # what the client gets is as it was
         await client.threads.create(
-            extra_headers={"OpenAI-Organization": "org-4711", "X-Custom-Token": "4711"}, extra_query={"sig": "4711"}
+            extra_headers={"OpenAI-Organization": "org-4711", "X-Custom-Token": "4711", "Mcp-Session-Id": "4711"},
+            extra_query={"sig": "4711"},
         )
         with pytest.raises(APIConnectionError):
             guarded.inject(Fault(on="create_thread", drop=True, times=9))
@@ -292,3 +297,23 @@ async def test_requests_go_on_if_a_line_cannot_be_written(
     assert str(path) in warning
     assert "Requests go on" in warning
     assert "Hello" not in warning
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (r'{"headers": {"X-A": "4711}{\"4711"}, "x": 1}', '{"headers": {"***": "***"}, "x": 1}'),
+        ('{"server_url": "https://mcp.example/s/4711/mcp?k=4711"}', '{"server_url": "https://mcp.example/***"}'),
+        (r'{"server_url":"https:\/\/a:4711@mcp.example:8\/"}', '{"server_url":"https://mcp.example:8/***"}'),
+        ('{"server_url": "https://mcp.example"}', '{"server_url": "https://mcp.example"}'),
+        ('{"server_url": "http://[4711"}', '{"server_url": "***"}'),
+        (
+            '{"authorization": "4711", "require_approval": "never"}',
+            '{"authorization": "***", "require_approval": "never"}',
+        ),
+        ('{"headers": null, "url": "https://example/4712"}', '{"headers": null, "url": "https://example/4712"}'),
+    ],
+)
+def test_what_authenticates_at_an_mcp_server_is_left_out(written: str, kept: str) -> None:
+    assert without_secret_fields(written.encode()) == kept.encode()
+    assert without_secret_fields(kept.encode()) == kept.encode()
