@@ -68,6 +68,8 @@ class ClientsByNeed:
             ConfigurationError: No server is configured for it.
         """
         is_anthropic = dialect == MESSAGE_BATCH
+        if is_anthropic in self._made:
+            return self._made[is_anthropic]
         async with self._making:
             if is_anthropic not in self._made:
                 client = client_for(self._options, dialect)
