@@ -321,6 +321,11 @@ class Journal(ABC):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since; without it a fleet is not entered. True, unless overridden."""
+        return True
+
     @abstractmethod
     async def open(self) -> None:
         """Open the journal, and begin to own watches. May be called again when it was closed."""
@@ -375,8 +380,9 @@ class Journal(ABC):
     async def moved(self, watch: str, ref: RunRef, at: float) -> None:
         """Note that a submit was accepted, and which run the watch goes on with: the same, or another one.
 
-        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten. Also
-        notes which run was created for the watch: what it took to ask for that is forgotten.
+        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten, and
+        so is how the watch had finished before, as it goes on. Also notes which run was created for the watch: what it
+        took to ask for that is forgotten.
         """
 
     @abstractmethod

@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
 
-from asyncruns import APIError, Client, Completed, CreateRequest, Fleet, SQLiteJournal
+from asyncruns import APIError, Client, Completed, CreateRequest, Fleet, NeedsCaller, SQLiteJournal
 
 TRIES = 3
 READERS = 16  # each fetches the text of one answer at a time
@@ -56,7 +56,7 @@ class ManyPrompts:
             self.tries[id_] += 1
             if isinstance(outcome, Completed):
                 await self.save(id_, outcome)
-            elif self.tries[id_] < TRIES:
+            elif self.tries[id_] < TRIES and not isinstance(outcome, NeedsCaller):  # there are no tools here
                 self.fleet.run(**self.request(id_))
             else:
                 self.fail(id_, outcome.cause or outcome.error or outcome.status)

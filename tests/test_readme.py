@@ -26,7 +26,7 @@ from aiohttp.test_utils import RawTestServer
 from asyncruns import Client, Fleet, RunRef, Toolset
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
-from asyncruns.testing import BatchScenario, Emulator, Fault, FunctionCall, Scenario
+from asyncruns.testing import BatchScenario, Emulator, Fault, Scenario
 from asyncruns.testing.emulator import default_scenario
 
 ROOT = Path(__file__).parent.parent
@@ -165,13 +165,11 @@ async def test_a_script_of_a_guide_runs(emulator: Emulator, script: str) -> None
 @pytest.mark.real_time
 async def test_the_tests_of_the_guide_to_testing_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files_of(ROOT / "examples" / "guides" / "testing.md", tmp_path)
-    rounds = ((FunctionCall("get_weather", {"city": "Paris"}),),)
-    async with Emulator() as emulator:
-        emulator.script(Scenario(queued=0.0, working=0.1, rounds=rounds), assistant_id="asst_1")
+    async with Emulator() as emulator:  # it has no assistant yet, as that of `asyncruns emulate` has none
         emulator.inject(Fault(on="create_run", drop=True, acts=True), Fault(on="poll", drop=True, times=2))
         monkeypatch.setenv("ASYNCRUNS_BASE_URL", emulator.base_url)
         monkeypatch.setenv("ASYNCRUNS_API_KEY", "the-key-of-the-server")
-        assert "get_weather: 21 degrees in Paris" in await run_python("record.py", folder=tmp_path)
+        assert "get_weather: 21 degrees in city" in await run_python("record.py", folder=tmp_path)
     assert "the-key-of-the-server" not in (tmp_path / "bad_day.jsonl").read_text(encoding="utf-8")
     assert "4 passed" in await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
 

@@ -6,12 +6,12 @@ It changes nothing unless told to, creates no journal, and never touches what a 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncruns
 from asyncruns.abc import Journal
 from asyncruns.cli.batch_servers import connected
 from asyncruns.cli.ends import EXIT_CODES, end_of
@@ -21,6 +21,7 @@ from asyncruns.cli.reap_rows import Unfinished, rows_of, say_row, say_row_as_jso
 from asyncruns.cli.reap_runs import Clients, cancel_each, has_vanished, poll_each, unfinished_of, watch_each
 from asyncruns.cli.reports import JsonReport, LineReport
 from asyncruns.errors import AsyncRunsError, ConfigurationError
+from asyncruns.journal.postgres import PostgresJournal
 from asyncruns.journal.sqlite import SQLiteJournal
 from asyncruns.lifecycle import EndKind
 from asyncruns.lifecycle.records import Wish
@@ -186,13 +187,15 @@ class Reaper:
 
 
 def journal_at(where: str) -> Journal:
-    """Return the journal in a file that exists, or in PostgreSQL; it is not opened.
+    """Return the journal in a file, or in PostgreSQL, that is not opened; to open it does not create it.
 
     Raises:
         ConfigurationError: There is no such file, or it is empty; or there is no driver for PostgreSQL.
     """
     if "://" in where:  # it may hold a password, so no message shows it
-        return _postgres_journal(where)
+        if not where.startswith(("postgres://", "postgresql://")):
+            raise ConfigurationError("a JOURNAL with :// is the URL of a PostgresJournal (postgresql://...)")
+        return _JournalThatExists(where)
     path = Path(where)
     if not path.is_file() or not path.stat().st_size:
         what = "is empty" if path.is_file() else "is no file" if path.exists() else "does not exist"
@@ -200,12 +203,12 @@ def journal_at(where: str) -> Journal:
     return SQLiteJournal(path)
 
 
-def _postgres_journal(dsn: str) -> Journal:
-    make = getattr(asyncruns, "PostgresJournal", None) if dsn.startswith(("postgres://", "postgresql://")) else None
-    if make is None:
-        raise ConfigurationError("a JOURNAL with :// is not known here: pass the file of a SQLiteJournal")
-    journal: Journal = make(dsn)
-    return journal
+class _JournalThatExists(PostgresJournal):
+    """A journal in PostgreSQL that is not created when it is opened."""
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self._database.check_exists)
+        await super().open()
 
 
 async def _text_of(outcome: AnyOutcome[Any]) -> str | None:

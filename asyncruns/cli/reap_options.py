@@ -48,7 +48,7 @@ SIGTERM). With --resume, the highest of those that `asyncruns watch` has.
 def add_reap(parser: argparse.ArgumentParser) -> None:
     """Add the options of `asyncruns reap` to its parser."""
     parser.usage = USAGE_TEXT
-    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="the journal; a file must exist")
+    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="the journal, which must exist")
     parser.add_argument("ids", metavar="ID", nargs="*", help="only these")
     parser.add_argument(
         "--thread", action="append", default=[], metavar="THREAD_ID", help="the runs of this thread; repeatable"

@@ -78,6 +78,8 @@ async def list_runs(options: argparse.Namespace) -> int:
         return 1
     found.sort(key=lambda listed: listed.snapshot.created_at or 0.0, reverse=True)
     _print(found[: options.limit], as_json=options.json)
+    if not found and not options.json:
+        complain("nothing found" if options.thread else "nothing found; for the runs of a thread: --thread THREAD_ID")
     return 0
 
 
@@ -158,8 +160,6 @@ def _print(found: list[ListedRow], *, as_json: bool) -> None:
         else:
             at, note = local_time(snapshot.created_at), _note(snapshot)
             sheet.row(str(ref), snapshot.status, at, note, style=STATUS_STYLES.get(snapshot.phase, ""), styled=1)
-    if not found and not as_json:
-        complain("nothing found")
 
 
 def _note(snapshot: Snapshot[Any]) -> str:

@@ -104,9 +104,14 @@ class Hub(Generic[R]):
         """Start to run. Safe to cancel: the fleet is left then.
 
         Raises:
-            InvalidRequestError: The fleet was entered before.
+            InvalidRequestError: The fleet was entered before, or its journal is not open.
         """
         self.task.check_unused()
+        if self.runner.records is not None and not self.runner.records.journal.is_open:
+            raise InvalidRequestError(
+                "The journal of this fleet is not open: async with SQLiteJournal(...) as journal, "
+                "Fleet(client, journal=journal) as fleet: ..."
+            )
         self._register(self._client)
         await self.task.start(
             self._drive,
@@ -360,7 +365,7 @@ class Hub(Generic[R]):
         if isinstance(cause, JournalError):  # it was to go on from a token
             raise cause
         if self.runner.records is not None and member.recorder is not None:
-            await self.runner.records.added(member.recorder.key)
+            await self.runner.records.added(member.recorder)
 
     async def acknowledge(self, member: Member) -> None:
         """Note that the outcome of a member was delivered; after the fleet was left, write that at once."""

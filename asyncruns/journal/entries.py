@@ -93,11 +93,13 @@ def refs_of(record: WatchRecord) -> tuple[RunRef, ...]:
 
 
 def moved_to(record: WatchRecord, ref: RunRef) -> WatchRecord:
-    """Return a record after a submit was accepted, or its run was created, with the run that the watch goes on with."""
+    """Return a record after a submit was accepted, or its run was created, with the run that the watch goes on with.
+
+    How it had finished before is forgotten, as it goes on.
+    """
     refs = record.refs or refs_of(record)
-    return replace(
-        record, ref=ref, refs=refs if refs and ref == refs[-1] else (*refs, ref), submitting=(), creating=None
-    )
+    refs = refs if refs and ref == refs[-1] else (*refs, ref)
+    return replace(record, ref=ref, refs=refs, submitting=(), creating=None, outcome=None)
 
 
 def accepted(calls: Iterable[CallRecord], at: float) -> list[CallRecord]:

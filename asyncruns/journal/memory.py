@@ -79,7 +79,7 @@ class MemoryJournal(Journal):
         self._owner: object | None = None
 
     def __repr__(self) -> str:
-        return f"<MemoryJournal: {len(self.store)} watches{', open' * self._is_open}>"
+        return f"<MemoryJournal: {len(self.store)} watches{', open' * self.is_open}>"
 
     async def open(self) -> None:
         """Open the journal, and begin to own watches. May be called again when it was closed.
@@ -87,14 +87,14 @@ class MemoryJournal(Journal):
         Raises:
             JournalError: It is open already.
         """
-        if self._is_open:
+        if self.is_open:
             raise JournalError("This journal is open already: open one journal for each client or fleet")
         self._owner = object()
         self.store._owners.add(self._owner)
 
     async def aclose(self) -> None:
         """Release the watches that are owned, and close. Never raises; may be called twice."""
-        if self._is_open:
+        if self.is_open:
             for entry in self.store._entries.values():
                 entry.owner = None if entry.owner is self._owner else entry.owner
         self.store._owners.discard(self._owner)
@@ -156,8 +156,10 @@ class MemoryJournal(Journal):
         before = []
         for call in calls:
             known = begun.get(call.key)
-            if known is None or known.accepted_at:
+            if known is None:
                 begun[call.key] = call
+            elif known.accepted_at:
+                begun[call.key] = CallRecord(key=call.key, call_id=call.call_id)
             else:
                 before.append(known)
         return before
@@ -236,7 +238,8 @@ class MemoryJournal(Journal):
             self._check_is_open()
 
     @property
-    def _is_open(self) -> bool:
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since."""
         return self._owner is not None and self._owner in self.store._owners
 
     async def _written(self) -> None:
@@ -245,7 +248,7 @@ class MemoryJournal(Journal):
         self._check_is_open()
 
     def _check_is_open(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             raise JournalError("This journal is not open: use it inside of async with, or call open() first")
 
     def _own(self, key: str) -> _Entry:

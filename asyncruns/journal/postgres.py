@@ -92,9 +92,15 @@ class PostgresJournal(Journal):
         self._commits: GroupCommit[Write] | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._is_opening = False
+        self._unsure_claims: list[str] = []  # may have taken watches that nobody has got
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {self._database.where}: {'closed' if self._commits is None else 'open'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since."""
+        return self._commits is not None
 
     async def open(self) -> None:
         """Connect, create the tables if they are missing, and begin to own watches. A cancel waits until it is closed.
@@ -156,10 +162,15 @@ class PostgresJournal(Journal):
         Raises:
             JournalError: It could not be read or written; then none is owned.
         """
-        claim = uuid.uuid4().hex
-        records: list[WatchRecord] = await self._written(
-            claims.claim_watches(claim, watches, self._keep_outcomes), claims.unclaim_watches(claim)
-        )
+        claim, unsure = uuid.uuid4().hex, tuple(self._unsure_claims)
+        try:
+            records: list[WatchRecord] = await self._written(
+                claims.claim_watches(claim, watches, self._keep_outcomes, unsure), claims.unclaim_watches(claim)
+            )
+        except JournalError:
+            self._unsure_claims.append(claim)  # the connection may have been lost when it was written
+            raise
+        self._unsure_claims = [each for each in self._unsure_claims if each not in unsure]
         return records
 
     async def read(self) -> list[WatchRecord]:

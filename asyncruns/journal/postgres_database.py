@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from asyncruns.abc import Codec
 from asyncruns.errors import ConfigurationError, JournalError
 from asyncruns.journal.postgres_errors import is_disconnected, postgres_error
-from asyncruns.journal.postgres_schema import SCHEMA_NAME, prepare_schema
+from asyncruns.journal.postgres_schema import SCHEMA_NAME, has_schema, prepare_schema
 from asyncruns.journal.postgres_transaction import Transaction, Write
 
 _LOG: Final = logging.getLogger("asyncruns.journal")
@@ -87,6 +87,21 @@ class PostgresDatabase:
         except BaseException as error:
             self._end()
             raise postgres_error(self.where, error) from error
+
+    def check_exists(self) -> None:
+        """Check that the database has the tables of a journal, in a connection of its own; create nothing.
+
+        Raises:
+            ConfigurationError: It has none.
+            JournalError: The database cannot be reached.
+        """
+        try:
+            with psycopg.connect(**self._parameters, autocommit=True) as connection:
+                is_there = has_schema(connection)
+        except psycopg.Error as error:
+            raise postgres_error(self.where, error) from error
+        if not is_there:
+            raise ConfigurationError(f"The database {self.where} has no journal: check its name")
 
     def run(self, statements: Sequence[Write]) -> list[Any]:
         """Run writes in transactions; return for each what it returned, or a JournalError. Never raises.

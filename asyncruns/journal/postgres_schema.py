@@ -71,10 +71,15 @@ def prepare_schema(connection: psycopg.Connection[Any]) -> None:
             connection.execute("UPDATE version SET version = %s", (number,))
 
 
+def has_schema(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the database has the tables of a journal, of any version."""
+    row = connection.execute("SELECT to_regclass('asyncruns_journal.version') IS NOT NULL").fetchone()
+    return row is not None and bool(row[0])
+
+
 def _version_of(connection: psycopg.Connection[Any]) -> int:
     """Return the version of the tables; 0 if there are none."""
-    row = connection.execute("SELECT to_regclass('asyncruns_journal.version') IS NOT NULL").fetchone()
-    if row is None or not row[0]:
+    if not has_schema(connection):
         return 0
     row = connection.execute("SELECT version FROM version").fetchone()
     return 0 if row is None else int(row[0])

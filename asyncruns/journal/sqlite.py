@@ -93,6 +93,11 @@ class SQLiteJournal(Journal):
     def __repr__(self) -> str:
         return f"<SQLiteJournal {str(self._path)!r}: {'closed' if self._commits is None else 'open'}>"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since."""
+        return self._commits is not None
+
     async def open(self) -> None:
         """Open the file, and begin to own watches; create it if it is missing. A cancel waits until it is closed again.
 

@@ -169,9 +169,16 @@ def moved(key: str, ref: RunRef, at: float) -> Callable[[Owned], None]:
         db.connection.execute("DELETE FROM calls WHERE watch = ? AND accepted_at > 0", (number,))
         db.connection.execute("UPDATE calls SET accepted_at = ? WHERE watch = ?", (at, number))
         _forget_create(db, number, key)
+        _forget_outcome(db, number)
         changed(key, lambda record: moved_to(record, ref))(db)
 
     return run
+
+
+def _forget_outcome(db: Owned, number: int) -> None:
+    """Forget how a watch had finished, as it goes on: it must not be taken for an outcome that is too old."""
+    query = "UPDATE watches SET outcome = NULL, finished_at = NULL WHERE id = ? AND finished_at IS NOT NULL"
+    db.connection.execute(query, (number,))
 
 
 def _forget_create(db: Owned, number: int, key: str) -> None:

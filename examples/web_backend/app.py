@@ -13,7 +13,7 @@ import logging
 import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,14 @@ MODEL = os.environ.get("MODEL", "gpt-4o")
 JOURNAL = os.environ.get("JOURNAL", "questions.db")  # of all workers
 RELOAD_S = float(os.environ.get("RELOAD_S", "10"))  # in which a tab that was closed, or cut off, is there again
 RESUME_EVERY_S = 2.0
-KEPT_QUESTIONS = 1000
+KEPT_QUESTIONS = 1000  # by each worker, and in the journal, for late tabs at any worker
 SHOWN = ("event", "phase", "text", "calls", "call_id", "tool", "progress", "output", "failed")
 log = logging.getLogger(__name__)
 
 tools = Toolset(timeout=30)
 
 
-@tools.tool
+@tools.tool(idempotent=True)  # does no harm if it runs again after a crash
 async def get_weather(city: str, context: ToolContext[str]) -> str:
     """Return the weather in a city."""
     context.report(f"asking the station of {city}")
@@ -76,12 +76,14 @@ class Question:
         self.tabs += 1
         yield f"event: question\ndata: {json.dumps(self.asked.text)}\n\n"
         try:
-            async for event in self.watch.subscribe():
-                fields = shown(event.to_dict())
-                if isinstance(event, Ended) and isinstance(event.outcome, Completed):
-                    fields["text"] = await event.outcome.text()  # a question that was taken up has no stream
-                yield f"data: {json.dumps(fields)}\n\n"
-            await self.watch  # a tab has shown the outcome, so the journal may forget it
+            async with aclosing(self.watch.subscribe()) as events:
+                async for event in events:
+                    fields = shown(event.to_dict())
+                    if isinstance(event, Ended) and isinstance(event.outcome, Completed):
+                        fields["text"] = await event.outcome.text()  # a question that was taken up has no stream
+                    yield f"data: {json.dumps(fields)}\n\n"
+                    if isinstance(event, Ended):
+                        return  # a further step would deliver the outcome, and the journal would forget it
         finally:
             self.tabs -= 1
             self.note_closed()
@@ -113,9 +115,9 @@ class Questions(dict[str, Question]):
         question.note_closed()
 
     async def discard_oldest(self) -> None:
-        """Discard the oldest answers, although no tab may have shown them, if too many are kept."""
+        """Discard the oldest answers, whether a tab has shown them or not, if too many are kept."""
         for name in [name for name, question in self.items() if not question.watch.is_active][:-KEPT_QUESTIONS]:
-            await self.pop(name).watch
+            await self.pop(name).watch  # the outcome counts as delivered, so the journal forgets it
 
     async def take_up(self, fleet: Fleet[Any]) -> None:
         """Go on with the questions of workers that have ended."""

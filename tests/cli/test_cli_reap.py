@@ -292,7 +292,7 @@ async def test_an_unreachable_server_is_reported(path: Path, capsys: pytest.Capt
         (["text.db"], "it is not an SQLite database"),
         (["other.db"], "belongs to another program"),
         (["newer.db"], "a newer version of asyncruns wrote it"),
-        (["mysql://user:SECRET@host/name"], "a JOURNAL with :// is not known here"),
+        (["mysql://user:SECRET@host/name"], "a JOURNAL with :// is the URL of a PostgresJournal"),
         (["runs.db", "--yes"], "pass one of them"),
         (["runs.db", "--offline", "--resume"], "leave out --offline"),
         (["--thread", "t", "--forget"], "need a JOURNAL"),

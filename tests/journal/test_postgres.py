@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,6 +17,8 @@ from postgres_server import PostgresServer
 from test_journal_model import Operation, operations, results_of
 
 from asyncruns import ConfigurationError, JournalError, MemoryJournal, NotOwnerError, PostgresJournal, RunRef
+from asyncruns.cli.options import make_parser
+from asyncruns.cli.reap import reap
 from asyncruns.journal.memory import MemoryStore
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, ref_of
 from asyncruns.testing import VirtualTimeLoop, check_journal
@@ -298,6 +302,44 @@ async def test_an_answer_to_a_commit_that_is_lost_is_an_error_that_says_so(dsn: 
             await begin
 
 
+@pytest.mark.real_time
+async def test_what_a_claim_has_taken_whose_answer_was_lost_is_claimed_again(
+    dsn: str, postgres: PostgresServer
+) -> None:
+    async with PostgresJournal(dsn) as journal:
+        await journal.add([WATCH])
+        await journal.release(["w"])
+        postgres.execute(
+            dsn,
+            "SET search_path TO asyncruns_journal;"
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';"
+            "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON watches DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW WHEN (new.owner IS NOT NULL AND old.owner IS NULL) EXECUTE FUNCTION wait()",
+        )
+        broken = asyncio.create_task(journal.claim())
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(cut_connections)
+        with pytest.raises(JournalError, match="it is not known if this was written"):
+            await broken
+        await asyncio.sleep(1.5)
+        assert [record.owner for record in await journal.read()] != [""]
+        assert [record.key for record in await journal.claim()] == ["w"]
+
+
+def cut_connections() -> None:
+    """Break this process's connections to PostgreSQL, while the server goes on with what it does."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            connected = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with connected:
+            if connected.family is socket.AF_INET and connected.type == socket.SOCK_STREAM:
+                with contextlib.suppress(OSError):
+                    connected.getpeername()
+                    connected.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_forked_child_owns_nothing_and_does_not_break_the_connection_of_its_parent(dsn: str) -> None:
     loop = asyncio.new_event_loop()
     journal = PostgresJournal(dsn)
@@ -326,3 +368,14 @@ async def test_a_journal_says_what_it_is(journal: PostgresJournal, dsn: str) -> 
     assert repr(journal).startswith("<PostgresJournal journal_")
     assert repr(journal).endswith(": open>")
     assert "secret-word" not in repr(journal)
+
+
+async def test_reap_creates_no_journal(dsn: str, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]) -> None:
+    options = make_parser().parse_args(["reap", dsn, "--offline"])
+    with pytest.raises(ConfigurationError, match="has no journal: check its name"):
+        await reap(options)
+    assert postgres.execute(dsn, "SELECT to_regnamespace('asyncruns_journal')::text") == [(None,)]
+    async with PostgresJournal(dsn) as journal:
+        await journal.add([WATCH])
+    assert await reap(options) == 0
+    assert "run_1" in capsys.readouterr().out

@@ -104,6 +104,17 @@ async def test_an_answer_that_no_tab_has_shown_survives_the_process() -> None:
         assert answer_in(await all_of(running, question)) == "Sunny."
 
 
+async def test_a_late_tab_finds_an_answer_that_was_shown_at_any_worker_and_after_a_crash() -> None:
+    async with backend(Scenario(answer="Sunny."), "--workers", "2") as running:
+        question = await running.ask("Weather in Paris?")
+        assert answer_in(await all_of(running, question)) == "Sunny."
+        late = [all_of(running, question) for _ in range(16)]
+        assert [answer_in(events) for events in await asyncio.gather(*late)] == ["Sunny."] * len(late)
+        for worker in running.workers():
+            os.kill(worker, signal.SIGKILL)
+        assert answer_in(await all_of(running, question)) == "Sunny."
+
+
 async def test_questions_survive_each_of_several_workers() -> None:
     async with backend(CALLING, "--workers", "2") as running:
         questions = [await running.ask("Weather in Paris?") for _ in range(6)]
