@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from asyncruns.cli.board import CREATING, said
 from asyncruns.cli.ends import EXIT_CODES, end_of
-from asyncruns.cli.monitor_rows import LONGEST_NAME, NEVER, UNSEEN, Group, MonitorRow, shortened
+from asyncruns.cli.monitor_rows import LONGEST_NAME, NEVER, UNSEEN, Group, MonitorRow, cut_short
 from asyncruns.cli.output import counted
 from asyncruns.lifecycle import (
     CancelRefused,
@@ -54,11 +54,11 @@ class MonitorBoard:
 
     def add(self, key: str, ref: RunRef, record: WatchRecord | None = None) -> MonitorRow:
         """Add a run that is not there yet, and return its row."""
-        row = MonitorRow(key=key, ref=ref, name=shortened(str(ref), LONGEST_NAME), record=record)
+        row = MonitorRow(key=key, ref=ref, name=cut_short(str(ref), LONGEST_NAME), record=record)
         if record is not None:
             row.created_at = record.created_at or NEVER
         if not ref.ids:
-            row.name, row.status = shortened(key, LONGEST_NAME), CREATING
+            row.name, row.status = cut_short(key, LONGEST_NAME), CREATING
         self.rows[key] = row
         self._groups[row.group][key] = row
         self._sorted.pop(row.group, None)
@@ -69,7 +69,7 @@ class MonitorBoard:
 
     def moved(self, row: MonitorRow, ref: RunRef) -> None:
         """Note which run a watch of a journal goes on with."""
-        row.ref, row.name, row.end = ref, shortened(str(ref), LONGEST_NAME), None
+        row.ref, row.name, row.end = ref, cut_short(str(ref), LONGEST_NAME), None
         self._show(row, UNSEEN, Group.ACTIVE, row.since)
         self._reopen(row)
 
@@ -93,15 +93,15 @@ class MonitorBoard:
                 self._dated(row, run)
                 row.note = ""
                 group = Group.NEEDS_CALLER if phase is Phase.NEEDS_CALLER else Group.ACTIVE
-                self._show(row, shortened(notice.status, _LONGEST_STATUS), group, notice.at)
+                self._show(row, cut_short(notice.status, _LONGEST_STATUS), group, notice.at)
             case ProgressChanged():
                 row.progress = Counts(done=notice.done, failed=notice.failed, total=notice.total)
             case ConnectivityChanged(connectivity=connectivity, cause=cause):
                 self.unreached.pop(row.key, None)
                 if connectivity is not Connectivity.HEALTHY:
-                    self.unreached[row.key] = shortened(str(cause or connectivity.value), _LONGEST_NOTE)
+                    self.unreached[row.key] = cut_short(str(cause or connectivity.value), _LONGEST_NOTE)
             case CancelRefused(cause=cause):
-                row.note = shortened(f"the cancel was refused: {cause}", _LONGEST_NOTE)
+                row.note = cut_short(f"the cancel was refused: {cause}", _LONGEST_NOTE)
             case _:
                 pass  # nothing else changes what is shown
 
@@ -111,7 +111,7 @@ class MonitorBoard:
         if names:
             more = len(names) - _SHOWN_CALLS
             shown = ", ".join(names[:_SHOWN_CALLS]) + (f" and {more} more" if more > 0 else "")
-            row.note = shortened(f"{counted(len(names), 'call')}: {shown}", _LONGEST_NOTE)
+            row.note = cut_short(f"{counted(len(names), 'call')}: {shown}", _LONGEST_NOTE)
 
     def finished(self, row: MonitorRow, outcome: AnyOutcome[Any]) -> None:
         """Record the outcome of a watch."""
@@ -121,15 +121,15 @@ class MonitorBoard:
         if kind is EndKind.NEEDS_CALLER:
             self.calls(row, outcome.calls)
         else:
-            row.note = shortened(said(outcome.error) or _reason(outcome), _LONGEST_NOTE)
+            row.note = cut_short(said(outcome.error) or _reason(outcome), _LONGEST_NOTE)
         status = outcome.status if kind.is_final else _words(kind)
-        self._show(row, shortened(status, _LONGEST_STATUS), _GROUPS.get(kind, Group.FAILED), outcome.at)
+        self._show(row, cut_short(status, _LONGEST_STATUS), _GROUPS.get(kind, Group.FAILED), outcome.at)
         if not (kind is EndKind.NEEDS_CALLER and row.owner):  # otherwise its owner goes on, with another run
             self._close(row)
 
     def unwatchable(self, row: MonitorRow, why: str) -> None:
         """Note that a run can't be watched."""
-        row.note = shortened(why, _LONGEST_NOTE)
+        row.note = cut_short(why, _LONGEST_NOTE)
         self._show(row, "not watched", Group.FAILED, row.since)
         self._close(row)
 

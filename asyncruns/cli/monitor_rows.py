@@ -77,7 +77,7 @@ class MonitorRow(Struct, eq=False, kw_only=True):
         label = "" if self.record is None or self.record.label is None else f"label {_text_of(self.record.label)}"
         owner = f"watched by {self.owner}" if self.owner else ""
         counts = "" if self.progress is None else progress_text(self.progress)
-        parts = (counts, self.note, shortened(label, LONGEST_NAME), shortened(owner, LONGEST_NAME))
+        parts = (counts, self.note, cut_short(label, LONGEST_NAME), cut_short(owner, LONGEST_NAME))
         return "; ".join(part for part in parts if part)
 
     def has_words(self, words: Iterable[str]) -> bool:
@@ -86,7 +86,7 @@ class MonitorRow(Struct, eq=False, kw_only=True):
         return all(word in text for word in words)
 
 
-def shortened(text: str, most: int) -> str:
+def cut_short(text: str, most: int) -> str:
     """Return a text on one line, safe to show, of at most about so many characters."""
     return on_one_line(text) if len(text) <= most else on_one_line(text[:most]) + "…"
 
