@@ -504,7 +504,7 @@ class Records:
         except NotOwnerError as error:
             if len(members) == 1:
                 for key, member in members.items():
-                    record = await self._earlier_of(member)
+                    record = await self._earlier_of(member) or await self._left(member, error)
                     if self._held.get(key) is member:
                         self._let_go(key)
                     if record is not None:
@@ -542,6 +542,16 @@ class Records:
             with contextlib.suppress(NotOwnerError):
                 (record,) = await self.journal.add([replace(member.recorder.record, key=key)])
                 return record
+        return None
+
+    async def _left(self, member: Member, error: NotOwnerError) -> WatchRecord | None:
+        """Return the watch of a member's run, if no process goes on with it; it is ours now."""
+        if member.recorder is None:
+            return None
+        for record in await self.journal.claim([error.watch or member.recorder.key]):
+            if record.ref == member.ref:
+                return record
+            await self.journal.release([record.key])
         return None
 
     def _refuse(self, key: str, member: Member, error: NotOwnerError) -> None:

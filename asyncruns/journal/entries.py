@@ -128,7 +128,8 @@ def not_there(key: str) -> NotOwnerError:
     """Return the error for a watch that is not in the journal."""
     return NotOwnerError(
         f"Watch {key!r} is not in the journal: it was never added, or its outcome was delivered, perhaps by another "
-        "process. This process must not go on with it"
+        "process. This process must not go on with it",
+        key,
     )
 
 
@@ -136,7 +137,8 @@ def of_another(key: str) -> NotOwnerError:
     """Return the error for a watch that another process owns, or no process."""
     return NotOwnerError(
         f"Watch {key!r} is not owned by this process: another one has taken it, or it was left to any that claims it. "
-        "This process must not go on with it, unless claim() returns it"
+        "This process must not go on with it, unless claim() returns it",
+        key,
     )
 
 
@@ -144,7 +146,8 @@ def watched_as(ref: str, key: str) -> NotOwnerError:
     """Return the error for a run, as a text, that belongs to the watch with this key."""
     return NotOwnerError(
         f"The run {ref} belongs to watch {key!r} in the journal, and a run has one watch: wait for that one, or call "
-        "claim(), which returns it if no living process owns it"
+        "claim(), which returns it if no living process owns it",
+        key,
     )
 
 

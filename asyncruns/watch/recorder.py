@@ -399,7 +399,7 @@ class WatchRecorder:
 async def begin_to_record(
     journal: Journal, record: WatchRecord, settle: Callable[[WatchRecorder], object]
 ) -> WatchRecorder:
-    """Add a single watch of a run to a journal, and return what records it.
+    """Add a single watch of a run to a journal, and return what records it; or go on with one that was left there.
 
     Safe to cancel: `settle` is called then, to leave what may have been written to `resume`.
 
@@ -419,9 +419,23 @@ async def begin_to_record(
         except BaseException:
             let_go(journal, recorder.key, recorder)
             raise
+    except NotOwnerError as error:
+        left = await _left_watch(journal, record, error)
+        if left is None:
+            raise unwatched(ref_of(record), error) from error
+        return left
     except JournalError as error:
         raise unwatched(ref_of(record), error) from error
     return recorder
+
+
+async def _left_watch(journal: Journal, record: WatchRecord, error: NotOwnerError) -> WatchRecorder | None:
+    """Return what records the watch of a run that no process goes on with; None if one does, or the run has moved."""
+    for recorder in await claim_to_record(journal, [error.watch or record.key]):
+        if recorder.record.ref == record.ref:
+            return recorder
+        await recorder.settled(None, None)
+    return None
 
 
 async def claim_to_record(journal: Journal, keys: Sequence[str] | None = None) -> list[WatchRecorder]:

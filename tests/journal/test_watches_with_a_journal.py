@@ -26,9 +26,10 @@ from asyncruns import (
     RunRef,
     RunWatcher,
     Toolset,
-    WatchGaveUpError,
 )
 from asyncruns.journal.memory import MemoryStore
+from asyncruns.lifecycle import Call
+from asyncruns.lifecycle.records import CallRecord, key_of_call, ref_of
 from asyncruns.testing import Fault, InMemoryTransport, Scenario
 
 
@@ -290,21 +291,50 @@ async def test_an_outcome_of_a_run_that_is_gone_is_told_as_it_was_recorded(setti
 # Who watches
 
 
-async def test_a_run_that_was_left_is_resumed_and_not_watched_anew(setting: Setting) -> None:
+async def test_a_run_that_was_left_is_gone_on_with_when_it_is_watched(setting: Setting) -> None:
+    """It had begun a call, whose outcome is not known: that does not run again."""
     await recorded_only(setting)
-    ref = next(iter(setting.store._entries.values())).record.ref
+    entry = next(iter(setting.store._entries.values()))
+    async with MemoryJournal(setting.store) as journal:
+        (record,) = await journal.claim()
+        thread_id, run_id = ref_of(record).ids
+        run: Any = None
+        while run is None or run.required_action is None:
+            await asyncio.sleep(1)
+            run = await setting.client.threads.runs.retrieve(run_id, thread_id=thread_id)
+        call = run.required_action.submit_tool_outputs.tool_calls[0]
+        key = key_of_call(Call(id=call.id, name=call.function.name, arguments=call.function.arguments))
+        await journal.begin(record.key, [CallRecord(key=key, call_id=call.id)])
     async with setting.fleet() as fleet:
-        watch = fleet.watch(ref)
-        with pytest.raises(NotOwnerError):
-            await watch.recorded()
+        watch = fleet.watch(ref_of(entry.record), label="again")
+        await watch.recorded()
         outcome = await watch
-        assert isinstance(outcome, GaveUp)
-        assert outcome.reason is Reason.TAKEN_OVER
-        with pytest.raises(WatchGaveUpError, match=r"or was left for resume\(\)"):
-            outcome.unwrap()
-        (resumed,) = await fleet.resume()
-        assert isinstance(await resumed, Completed)
+        assert isinstance(outcome, Completed)
+        assert outcome.label == "again"
+    assert sorted(setting.ran) == ["b", "c"]
+    assert len(setting.store) == 0
+
+
+async def test_a_client_goes_on_with_a_run_that_needed_it(setting: Setting) -> None:
+    async with setting.journal, Client(transport=setting.transport, journal=setting.journal) as client:
+        run = await setting.run()
+        assert isinstance(await client.watch(run), NeedsCaller)
+        assert isinstance(await client.watch(run, tools=setting.tools), Completed)
+        outcome = await client.run(assistant_id="asst_1", message="Pay")  # its watch has a key of its own
+        assert isinstance(outcome, NeedsCaller)
+        assert isinstance(await client.watch(outcome.ref, tools=setting.tools), Completed)
+    assert len(setting.store) == 0
+
+
+async def test_a_fleet_goes_on_with_a_run_that_another_process_created(setting: Setting) -> None:
+    async with setting.fleet(on_exit="leave") as fleet:
+        watch = fleet.run(assistant_id="asst_1", message="Pay")
+        ref = await watch.created()
+    async with setting.fleet() as fleet:
+        assert isinstance(await fleet.watch(ref), Completed)
+        assert isinstance(await fleet.watch(ref), Completed)
     assert sorted(setting.ran) == ["a", "b", "c"]
+    assert len(setting.store) == 0
 
 
 async def test_two_processes_never_watch_the_same_run(setting: Setting) -> None:
