@@ -380,8 +380,9 @@ class Journal(ABC):
     async def moved(self, watch: str, ref: RunRef, at: float) -> None:
         """Note that a submit was accepted, and which run the watch goes on with: the same, or another one.
 
-        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten. Also
-        notes which run was created for the watch: what it took to ask for that is forgotten.
+        Its calls were accepted at this time, in seconds since the epoch; those that had been before are forgotten, and
+        so is how the watch had finished before, as it goes on. Also notes which run was created for the watch: what it
+        took to ask for that is forgotten.
         """
 
     @abstractmethod

@@ -231,7 +231,15 @@ class JournalError(AsyncRunsError):
 
 
 class NotOwnerError(JournalError):
-    """Another process owns the watch now, and goes on with it; this one must not."""
+    """Another process owns the watch now, and goes on with it; this one must not.
+
+    Attributes:
+        watch: The key of the watch in its journal; "" if that is not known.
+    """
+
+    def __init__(self, message: str, watch: str = "") -> None:
+        super().__init__(message)
+        self.watch: str = watch
 
 
 class InvalidRequestError(AsyncRunsError, ValueError):

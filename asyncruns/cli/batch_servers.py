@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -49,6 +50,35 @@ def client_for(options: argparse.Namespace, wire: str) -> Client:
         default_query=dict(options.query),
         version=version_of(options),
     )
+
+
+class ClientsByNeed:
+    """The clients that runs need: one for OpenAI's wires, one for message batches, made when one is needed."""
+
+    def __init__(self, options: argparse.Namespace, stack: AsyncExitStack) -> None:
+        self._options = options
+        self._stack = stack
+        self._made: dict[bool, Client] = {}
+        self._making = asyncio.Lock()
+
+    async def of(self, dialect: str) -> Client:
+        """Return the client for the runs of a dialect.
+
+        Raises:
+            ConfigurationError: No server is configured for it.
+        """
+        is_anthropic = dialect == MESSAGE_BATCH
+        if is_anthropic in self._made:
+            return self._made[is_anthropic]
+        async with self._making:
+            if is_anthropic not in self._made:
+                client = client_for(self._options, dialect)
+                self._made[is_anthropic] = await self._stack.enter_async_context(client)
+        return self._made[is_anthropic]
+
+    def made(self, dialect: str) -> Client:
+        """Return the client that `of` has returned before."""
+        return self._made[dialect == MESSAGE_BATCH]
 
 
 def batches_of(client: Client, wire: str) -> Any:

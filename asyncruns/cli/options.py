@@ -10,6 +10,7 @@ import asyncruns
 from asyncruns.cli.arguments import KEY_HELP, a_count, a_port, add_command, add_server, add_version, seconds
 from asyncruns.cli.batch_options import add_batch
 from asyncruns.cli.completion import add_completion
+from asyncruns.cli.monitor_options import MONITOR_EPILOG, add_monitor
 from asyncruns.cli.reap_options import EPILOG as REAP_EPILOG
 from asyncruns.cli.reap_options import add_reap
 from asyncruns.cli.run_options import add_run_commands
@@ -95,6 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
         add_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG)
     )
     _add_watch(add_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
+    add_monitor(add_command(commands, "monitor", "Watch many runs in one live table.", MONITOR_EPILOG))
     add_run_commands(commands)
     add_batch(
         add_command(commands, "batch", "Submit batches of requests, watch or cancel them, and print their results.")

@@ -62,7 +62,7 @@ from asyncruns.watch.holders import ask_watch
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import WatchRecorder, checked_journal
+from asyncruns.watch.recorder import WatchRecorder, begin_as_created, checked_journal
 from asyncruns.watch.resume import release_unentered, resumed_watchers
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.watch.watcher import RunWatcher
@@ -393,9 +393,12 @@ class Client(AsyncOnly, KnownServers, OtherNames):
             InvalidRequestError: It does not say enough, or this client cannot create it.
         """
         creator = self if once is None else self._through(once)
-        if creating.get("dialect") == self.dialect.name:
+        if creating.get("dialect") == self.dialect.name and isinstance(creating.get("parameters"), dict):
             start = StartOfRun.asked_again(creating, options.get("tools"))
-            return self._new_run_of(start, creator)
+            try:
+                return self._new_run_of(start, creator)
+            except TypeError as error:  # a newer version has written a parameter that this one does not know
+                raise InvalidRequestError(f"This version cannot create the run as it was asked for: {error}") from error
         if creating.get("dialect") == RESPONSE and isinstance(creating.get("parameters"), dict):
             return self.responses._new_run_with(creating["parameters"], options, creator.responses)
         raise InvalidRequestError(f"This client creates no run of the kind {creating.get('dialect')!r}")
@@ -588,9 +591,15 @@ class Client(AsyncOnly, KnownServers, OtherNames):
 
     async def _create_again(self, recorder: WatchRecorder, options: WatchOptions) -> tuple[RunClient[Any], Any]:
         """Create a run that a journal says was asked for; return the client that watches it, and the run."""
-        new = self._new_run_again(recorder.record.creating or {}, options)
+        if recorder.record.creating is None:
+            raise InvalidRequestError(
+                "The codec of the journal has dropped what it takes to ask for it; Fleet.resume() tells that, and "
+                "forgets it"
+            )
+        new = self._new_run_again(recorder.record.creating, options)
         run = await new.create(create_guard_for(new.client, options, recorder))
         recorder.created(new.client.dialect.identify(run, {}))
+        await begin_as_created(recorder)
         return new.client, run
 
     async def poll_now(self, run: object) -> bool:
@@ -613,8 +622,9 @@ class Client(AsyncOnly, KnownServers, OtherNames):
     async def cancel_run(self, run: object) -> bool:
         """Ask the process that watches a run with the journal of this client, this one or another, to cancel it.
 
-        That stops its tools and goes on as `RunWatcher.cancel_run` does. Safe to cancel; the process is then asked or
-        not. To cancel a run that nothing watches, use `threads.runs.cancel` or `responses.cancel`.
+        That stops its tools and goes on as `RunWatcher.cancel_run` does; a watch that was resumed, and is not entered
+        yet, cancels the run when it is. Safe to cancel; the process is then asked or not. To cancel a run that nothing
+        watches, use `threads.runs.cancel` or `responses.cancel`.
 
         Args:
             run: The run in any form that `RunRef.of` takes.

@@ -389,7 +389,7 @@ class Hub(Generic[R]):
         if isinstance(cause, JournalError):  # it was to go on from a token
             raise cause
         if self.runner.records is not None and member.recorder is not None:
-            await self.runner.records.added(member.recorder.key)
+            await self.runner.records.added(member.recorder)
 
     async def acknowledge(self, member: Member) -> None:
         """Note that the outcome of a member was delivered; after the fleet was left, write that at once."""

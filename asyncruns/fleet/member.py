@@ -654,6 +654,11 @@ class Member(Slot):
         for listener in self.listeners:
             listener.deliver(event, notified, self.owners, holds_end=holds_end, then=then)
 
+    @property
+    def accepts_events(self) -> bool:
+        """Whether its watch is active or can be reopened."""
+        return self._host.is_running and not self.is_finished and bool(self.listeners)
+
     def check_accepts_events(self) -> None:
         """Check that the watch is active or can be reopened.
 
@@ -662,7 +667,7 @@ class Member(Slot):
         """
         if self.is_watched and not self.ref.ids:
             raise InvalidRequestError("The run is not created yet, or not named: await watch.created() first")
-        if not self._host.is_running or self.is_finished or not self.listeners:
+        if not self.accepts_events:
             raise InvalidRequestError(
                 f"The watch of {on_one_line(str(self.ref))} has finished; submit or cancel through the client"
             )

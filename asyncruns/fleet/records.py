@@ -21,10 +21,10 @@ from asyncruns._loop import loop_time, wake
 from asyncruns.abc import Journal
 from asyncruns.errors import JournalError, NotOwnerError
 from asyncruns.fleet.member import Member
-from asyncruns.lifecycle import Asked, RunRef
+from asyncruns.lifecycle import Asked, Reason, RunRef
 from asyncruns.lifecycle.records import WatchRecord, Wish, ref_of
 from asyncruns.watch.handover import Token
-from asyncruns.watch.holders import ask_watch, hold, let_go
+from asyncruns.watch.holders import ask_watch, hold, holder_of, let_go
 from asyncruns.watch.logs import FLEET_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.recorder import (
@@ -78,9 +78,9 @@ class Records:
         self._to_release: dict[str, None] = {}  # to be left to any process that claims them
         self._held: dict[str, Member] = {}  # whose watches the journal has for this fleet, also with outcomes
         self._news: asyncio.Future[None] | None = None
+        self._sleeps_until = -math.inf  # when what is due is written next, if there is no news before
         self._new_watch: asyncio.Future[None] | None = None  # cuts a pause short
         self._tries: list[asyncio.Future[None]] = []  # each is waited for by a caller, until the next try has ended
-        self._refused: dict[str, JournalError] = {}  # why watches could not be added at the last try
         self._failures = 0  # in a row
         self._is_leaving = False
         self._is_over = False
@@ -112,7 +112,6 @@ class Records:
         member.recorder = WatchRecorder(self.journal, record, self.added)
         self._to_add[record.key] = member  # what is to be forgotten of an earlier watch is written before that
         self._to_release.pop(record.key, None)
-        self._refused.pop(record.key, None)
         wake(self._news)
         wake(self._new_watch)
 
@@ -170,10 +169,13 @@ class Records:
         """Record the outcome of a member, unless it is delivered before that is written."""
         recorder, outcome = member.recorder, member.outcome
         is_left = recorder is not None and recorder.is_left
-        if recorder is not None and outcome is not None and not is_left and self._is_current(member):
+        if recorder is not None and outcome is not None and outcome.reason is Reason.TAKEN_OVER:
+            if self._held.get(recorder.key) is member:
+                self._let_go(recorder.key)  # it is not ours any more
+        elif recorder is not None and outcome is not None and not is_left and self._is_current(member):
             self._finished.pop(recorder.key, None)  # so that the oldest comes first
             self._finished[recorder.key] = loop_time() + UNDELIVERED_S, outcome
-            wake(self._news)
+            self._wake_by(loop_time() + UNDELIVERED_S)
 
     def delivered(self, member: Member, outcome: AnyOutcome[Any]) -> None:
         """Forget the watch of a member, since its outcome was delivered; not if it was reopened after that."""
@@ -193,7 +195,7 @@ class Records:
                 self._end_try()
             if not self._gone:
                 self._gone_at = loop_time() + DELIVERED_S
-                wake(self._news)
+                self._wake_by(self._gone_at)
             self._gone[key] = None
 
     def leave(self) -> None:
@@ -205,7 +207,7 @@ class Records:
     def grant(self, wish: Wish, run: str | RunRef) -> bool:
         """Do what is asked of the watch with this key, or of this run; return False if it is not watched."""
         member = self._held.get(run) if isinstance(run, str) else self._find(run)
-        if member is None or not member.is_watched:
+        if member is None or not (member.is_watched or (wish is Wish.CANCEL and member.accepts_events)):
             return False
         member.grant(wish)
         return True
@@ -234,10 +236,12 @@ class Records:
     async def claim(self) -> list[WatchRecord]:
         """Return the watches that no living process goes on with; they are ours now.
 
-        Safe to cancel: they are left to others again.
+        Those that something else in this process watches are left to that. Safe to cancel: they are left to others
+        again.
         """
         await self._write_released()  # so that what this fleet has left is among them
-        return await self.journal.claim()
+        claimed = await self.journal.claim()
+        return [record for record in claimed if holder_of(self.journal, record.key) in (None, self)]
 
     async def go_on(self, member: Member, token: Token) -> None:
         """Go on with a watch that a token names, whose member does not watch yet. Safe to cancel: it is not claimed.
@@ -246,31 +250,45 @@ class Records:
             NotOwnerError: A living process has it, or something else in this one, or it was delivered or forgotten.
             JournalError: The journal could not be read or written.
         """
-        record = None if token.key else begun_now(token.record or record_of(token.ref, None))
+        record = None if token.key else begun_now(token.record or record_of(token.ref, None), member.tools)
+        other = self._held.get(token.key)
+        if other is not None and not other.is_watched:  # it has finished in this fleet
+            kept = replace(record_of(token.ref, other.label), key=token.key)
+            record = begun_now(token.record or kept, member.tools)
+            self.add(member, record)
+            await self._added_now(member, token.key)
+            return
         if record is None:
             await self._write_released()
             claimed = await self.journal.claim([token.key])
             if claimed:
                 self.take_up(member, claimed[0])
                 return
-            record = await check_is_free(self.journal, token)
+            record = await check_is_free(self.journal, token, member.tools)
         self.add(member, record)
 
-    async def added(self, key: str) -> None:
-        """Wait until the journal has a watch. Safe to cancel.
+    async def _added_now(self, member: Member, key: str) -> None:
+        """Wait until the journal has the watch of a member; it is not tried again if that fails."""
+        try:
+            if member.recorder is not None:
+                await self.added(member.recorder)
+        finally:
+            if self._to_add.get(key) is member:
+                del self._to_add[key]
+
+    async def added(self, recorder: WatchRecorder) -> None:
+        """Wait until the journal has the watch of this recorder. Safe to cancel.
 
         Raises:
             JournalError: It could not be written now; this is tried again.
             NotOwnerError: Another process watches the run.
         """
-        while key in self._to_add:
+        while recorder.key in self._to_add:
             if self._is_over:
-                raise JournalError(f"The fleet was left before its journal had the watch {key!r}")
+                raise JournalError(f"The fleet was left before its journal had the watch {recorder.key!r}")
             await self._next_try()
-            if key in self._refused:
-                raise self._refused[key]
-        if key in self._refused:
-            raise self._refused[key]
+            _check_is_taken(recorder)
+        _check_is_taken(recorder)
 
     async def all_added(self) -> None:
         """Wait until the journal has all watches that were added. Safe to cancel.
@@ -280,10 +298,10 @@ class Records:
         Raises:
             JournalError: Some could not be written now; this is tried again.
         """
-        for key in list(self._to_add):
-            if key in self._to_add:
+        for key, member in list(self._to_add.items()):
+            if self._to_add.get(key) is member and member.recorder is not None:
                 with contextlib.suppress(NotOwnerError):
-                    await self.added(key)
+                    await self.added(member.recorder)
 
     async def written(self) -> None:
         """Wait until nothing is left to write, since the fleet is being left. Safe to cancel."""
@@ -306,10 +324,16 @@ class Records:
         recorded_at = next(iter(self._finished.values()))[0] if self._finished else math.inf
         return min(recorded_at, self._gone_at) if self._gone else recorded_at
 
+    def _wake_by(self, due_at: float) -> None:
+        """Do not sleep longer than this; each run of a fleet would wake it twice otherwise."""
+        if due_at < self._sleeps_until or self._is_leaving:
+            wake(self._news)
+
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
         while (due_at := self._due_at) > loop.time():
             self._news = news = loop.create_future()
+            self._sleeps_until = due_at
             timer = None if due_at == math.inf else loop.call_at(due_at, wake, news)
             try:
                 await news
@@ -480,19 +504,21 @@ class Records:
         except NotOwnerError as error:
             if len(members) == 1:
                 for key, member in members.items():
-                    record = await self._earlier_of(member)
+                    record = await self._earlier_of(member) or await self._left(member, error)
                     if self._held.get(key) is member:
                         self._let_go(key)
                     if record is not None:
                         self.claimed(member, record)
                         return
                     self._refuse(key, member, error)
+                return
             raise
         except JournalError as error:
-            self._refused.update(dict.fromkeys(members, error))
+            for recorder in recorders:
+                recorder.refused = error
             raise
         for (key, member), recorder, record in zip(members.items(), recorders, added, strict=True):
-            self._refused.pop(key, None)
+            recorder.refused = None
             if self._to_add.get(key) is not member:
                 continue
             if record.ref not in (None, recorder.record.ref):
@@ -518,10 +544,21 @@ class Records:
                 return record
         return None
 
+    async def _left(self, member: Member, error: NotOwnerError) -> WatchRecord | None:
+        """Return the watch of a member's run, if no process goes on with it; it is ours now."""
+        if member.recorder is None:
+            return None
+        for record in await self.journal.claim([error.watch or member.recorder.key]):
+            if record.ref == member.ref:
+                return record
+            await self.journal.release([record.key])
+        return None
+
     def _refuse(self, key: str, member: Member, error: NotOwnerError) -> None:
         if self._to_add.get(key) is member:
             del self._to_add[key]
-            self._refused[key] = error
+            if member.recorder is not None:
+                member.recorder.refused = error
             if member.ref.ids:
                 member.receive_safely(refused_by(error, Asked.POLL))
             else:
@@ -554,6 +591,12 @@ class Records:
             done += written
             failure = failure or error_of_one
         return done, failure
+
+
+def _check_is_taken(recorder: WatchRecorder) -> None:
+    """Check that the journal did not refuse a watch at the last try; the error there is kept, so another is raised."""
+    if (error := recorder.refused) is not None:
+        raise (NotOwnerError if isinstance(error, NotOwnerError) else JournalError)(str(error)) from error.__cause__
 
 
 def _some(keys: Iterable[str]) -> list[str]:

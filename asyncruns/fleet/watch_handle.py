@@ -190,7 +190,8 @@ class Watch(AsyncOnly, Generic[R]):
 
         `RunWatcher.token` says what it holds, and how it may be used. With a journal it is valid once the watch is
         recorded (see `recorded`), and can be used when the fleet was left with `on_exit="leave"`, or this process has
-        ended. Without one, it is returned only after the watch has finished or was cancelled, or the fleet was left.
+        ended; in this fleet, when the watch has finished. Without one, it is returned only after the watch has finished
+        or was cancelled, or the fleet was left.
 
         Raises:
             InvalidRequestError: The run has ended, or is not created yet, or the journal has forgotten the watch; or

@@ -93,11 +93,13 @@ def refs_of(record: WatchRecord) -> tuple[RunRef, ...]:
 
 
 def moved_to(record: WatchRecord, ref: RunRef) -> WatchRecord:
-    """Return a record after a submit was accepted, or its run was created, with the run that the watch goes on with."""
+    """Return a record after a submit was accepted, or its run was created, with the run that the watch goes on with.
+
+    How it had finished before is forgotten, as it goes on.
+    """
     refs = record.refs or refs_of(record)
-    return replace(
-        record, ref=ref, refs=refs if refs and ref == refs[-1] else (*refs, ref), submitting=(), creating=None
-    )
+    refs = refs if refs and ref == refs[-1] else (*refs, ref)
+    return replace(record, ref=ref, refs=refs, submitting=(), creating=None, outcome=None)
 
 
 def accepted(calls: Iterable[CallRecord], at: float) -> list[CallRecord]:
@@ -126,7 +128,8 @@ def not_there(key: str) -> NotOwnerError:
     """Return the error for a watch that is not in the journal."""
     return NotOwnerError(
         f"Watch {key!r} is not in the journal: it was never added, or its outcome was delivered, perhaps by another "
-        "process. This process must not go on with it"
+        "process. This process must not go on with it",
+        key,
     )
 
 
@@ -134,7 +137,8 @@ def of_another(key: str) -> NotOwnerError:
     """Return the error for a watch that another process owns, or no process."""
     return NotOwnerError(
         f"Watch {key!r} is not owned by this process: another one has taken it, or it was left to any that claims it. "
-        "This process must not go on with it, unless claim() returns it"
+        "This process must not go on with it, unless claim() returns it",
+        key,
     )
 
 
@@ -142,7 +146,8 @@ def watched_as(ref: str, key: str) -> NotOwnerError:
     """Return the error for a run, as a text, that belongs to the watch with this key."""
     return NotOwnerError(
         f"The run {ref} belongs to watch {key!r} in the journal, and a run has one watch: wait for that one, or call "
-        "claim(), which returns it if no living process owns it"
+        "claim(), which returns it if no living process owns it",
+        key,
     )
 
 

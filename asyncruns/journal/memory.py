@@ -156,8 +156,10 @@ class MemoryJournal(Journal):
         before = []
         for call in calls:
             known = begun.get(call.key)
-            if known is None or known.accepted_at:
+            if known is None:
                 begun[call.key] = call
+            elif known.accepted_at:
+                begun[call.key] = CallRecord(key=call.key, call_id=call.call_id)
             else:
                 before.append(known)
         return before

@@ -11,7 +11,7 @@ import logging
 import math
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -92,6 +92,7 @@ class PostgresJournal(Journal):
         self._commits: GroupCommit[Write] | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._is_opening = False
+        self._unsure_claims: list[str] = []  # may have taken watches that nobody has got
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {self._database.where}: {'closed' if self._commits is None else 'open'}>"
@@ -161,10 +162,15 @@ class PostgresJournal(Journal):
         Raises:
             JournalError: It could not be read or written; then none is owned.
         """
-        claim = uuid.uuid4().hex
-        records: list[WatchRecord] = await self._written(
-            claims.claim_watches(claim, watches, self._keep_outcomes), claims.unclaim_watches(claim)
-        )
+        claim, unsure = uuid.uuid4().hex, tuple(self._unsure_claims)
+        try:
+            records: list[WatchRecord] = await self._written(
+                claims.claim_watches(claim, watches, self._keep_outcomes, unsure), claims.unclaim_watches(claim)
+            )
+        except JournalError:
+            self._unsure_claims.append(claim)  # the connection may have been lost when it was written
+            raise
+        self._unsure_claims = [each for each in self._unsure_claims if each not in unsure]
         return records
 
     async def read(self) -> list[WatchRecord]:
@@ -289,8 +295,8 @@ class PostgresJournal(Journal):
             raise JournalError(f"Journal {where} is not open: use it inside of async with, or call open() first")
         return self._commits
 
-    async def _written(self, write: Write, undo: Write | None = None) -> Any:
-        return await self._opened().write(write, undo)
+    def _written(self, write: Write, undo: Write | None = None) -> Coroutine[Any, Any, Any]:
+        return self._opened().write(write, undo)
 
     def _entry_of(self, record: WatchRecord) -> NewWatch:
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)

@@ -17,6 +17,7 @@ from asyncruns.lifecycle.values import RunRef
 
 _LOG: Final = logging.getLogger("asyncruns.journal")
 _CLAIM_LOCK: Final = 0x6172756F
+_UNCLAIM: Final = "UPDATE watches SET owner = NULL WHERE owner = %s AND claim = %s"
 _OLDEST: Final = "ORDER BY w.created_at, w.id"
 
 
@@ -42,7 +43,7 @@ def read_watches() -> Write:
     return Write(run, is_alone=True)
 
 
-def claim_watches(claim: str, keys: Sequence[str] | None, keep_outcomes_s: float) -> Write:
+def claim_watches(claim: str, keys: Sequence[str] | None, keep_outcomes_s: float, unsure: Sequence[str] = ()) -> Write:
     """Return what owns the watches that nobody living owns, and returns them, the oldest first.
 
     One that cannot be read is skipped.
@@ -51,11 +52,14 @@ def claim_watches(claim: str, keys: Sequence[str] | None, keep_outcomes_s: float
         claim: Identifies this call, for `unclaim_watches`.
         keys: Those to own; None for all.
         keep_outcomes_s: For how long an outcome is kept that nobody owns.
+        unsure: Earlier claims, whose watches nobody has got if they were written.
     """
     wanted = None if keys is None else sorted({key.encode() for key in keys})
 
     def run(transaction: Transaction) -> Callable[[], list[WatchRecord]]:
         _end_leases(transaction)
+        for earlier in unsure:
+            transaction.send(_UNCLAIM, transaction.owner, earlier)
         _forget_old_outcomes(transaction, keep_outcomes_s)
         free = "WHERE w.owner IS NULL AND (%s::bytea[] IS NULL OR w.key = ANY(%s)) "
         rows = transaction.send(WATCH_COLUMNS + free + _OLDEST + " FOR UPDATE", wanted, wanted)
@@ -91,8 +95,7 @@ def unclaim_watches(claim: str) -> Write:
     """Return what leaves the watches to any that a claim has taken, but those that were added again since then."""
 
     def run(transaction: Transaction) -> None:
-        query = "UPDATE watches SET owner = NULL WHERE owner = %s AND claim = %s"
-        transaction.send(query, transaction.owner, claim)
+        transaction.send(_UNCLAIM, transaction.owner, claim)
 
     return Write(run, is_alone=True)
 

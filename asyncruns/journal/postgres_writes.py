@@ -124,6 +124,8 @@ def note_move(key: str, ref: RunRef, at: float) -> Write:
         if text not in transaction.refs:
             transaction.refs[text] = key
             transaction.send("INSERT INTO refs (ref, watch) VALUES (%s, %s)", text.encode(), key.encode())
+        query = "UPDATE watches SET outcome = NULL, finished_at = NULL WHERE key = %s AND finished_at IS NOT NULL"
+        transaction.send(query, key.encode())
         transaction.send("DELETE FROM calls WHERE watch = %s AND accepted_at > 0", key.encode())
         transaction.send("UPDATE calls SET accepted_at = %s WHERE watch = %s", at, key.encode())
 

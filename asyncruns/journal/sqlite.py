@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ class SQLiteJournal(Journal):
     failure as far as its disk keeps what it has confirmed: each transaction waits for the disk (`synchronous = FULL`).
     The weaker `NORMAL` would forget the last transactions at a power failure, so that a tool with effects that had
     begun could run a second time. The calls that are pending at once share a transaction, and under load (25
-    transactions a second) a call waits up to 40 ms for others, so that costs little.
+    transactions a second) a call waits up to 40 ms for others, unless none come, so that costs little.
 
     Each open journal has a lock of the operating system for the life of its process, in the folder `PATH-owners`. When
     the process dies, the lock ends, and `claim` of any other journal takes its watches. A process that is stopped but
@@ -274,10 +274,12 @@ class SQLiteJournal(Journal):
             raise JournalError(f"Journal {self._path} is not open: use it inside of async with, or call open() first")
         return self._commits
 
-    async def _written(self, statement: Statement, undo: Statement | None = None) -> Any:
-        return await self._opened().write(statement, undo)
+    def _written(self, statement: Statement, undo: Statement | None = None) -> Coroutine[Any, Any, Any]:
+        return self._opened().write(statement, undo)
 
     def _entry_of(self, record: WatchRecord) -> NewWatch:
         outcome = None if record.outcome is None else as_json(record.key, "outcome", record.outcome)
         calls = tuple(writable(record.calls, self._most_bytes))
-        return NewWatch(replace(record, calls=calls), packed(record), content_of(record), outcome)
+        record = replace(record, calls=calls) if calls else record
+        row = replace(record, submitting=()) if record.submitting else record
+        return NewWatch(record, packed(row), content_of(record), outcome)

@@ -24,20 +24,24 @@ from asyncruns.journal.rows import (
     forget_rows,
     free_rows,
     free_rows_of,
+    last_ref,
     lead_to_row,
     log,
     own_row,
     owner_lives,
     owner_words,
-    read_row,
     read_row_or_warn,
     row_of_call,
+    submitting_column,
 )
 from asyncruns.journal.sealing import seal, without_create
 from asyncruns.lifecycle.records import CallRecord, WatchRecord
 from asyncruns.lifecycle.values import RunRef
 
-_WISHES: Final = "FROM wishes JOIN watches ON watches.id = wishes.watch WHERE owner = ?"
+# CROSS JOIN, so that SQLite goes through the few wishes, and not through all watches
+WISHES: Final = "FROM wishes CROSS JOIN watches ON watches.id = wishes.watch WHERE owner = ?"
+_FORGET_ACCEPTED: Final = "DELETE FROM calls WHERE watch = (SELECT id FROM watches WHERE key = ?) AND accepted_at > 0"
+_ACCEPT: Final = "UPDATE calls SET accepted_at = ? WHERE watch = (SELECT id FROM watches WHERE key = ?)"
 _ANEW: Final = "UPDATE SET call_id = excluded.call_id, output = NULL, failed = 0, accepted_at = 0 WHERE accepted_at > 0"
 
 Statement = Callable[[Owned], object]
@@ -47,7 +51,7 @@ def added(watches: Sequence[NewWatch]) -> Callable[[Owned], list[WatchRecord]]:
     """Return what adds watches, and returns what is there then."""
 
     def run(db: Owned) -> list[WatchRecord]:
-        return [read_row(db, add_row(db, watch))[1] for watch in watches]
+        return [add_row(db, watch) for watch in watches]
 
     return run
 
@@ -120,12 +124,13 @@ def begun(key: str, calls: Sequence[CallRecord]) -> Callable[[Owned], list[CallR
     """Return what notes that calls begin, and returns those that had."""
 
     def run(db: Owned) -> list[CallRecord]:
-        number = own_row(db, key)
         before = []
+        if not calls:
+            own_row(db, key)
         for call in calls:
-            cursor = db.connection.execute(INSERT_CALL + _ANEW, (number, *row_of_call(db, key, call)))
+            cursor = db.connection.execute(INSERT_CALL + _ANEW, row_of_call(db, key, call))
             if cursor.rowcount == 0:
-                before += calls_of_row(db, key, number, call.key)
+                before += calls_of_row(db, key, own_row(db, key), call.key)
         return before
 
     return run
@@ -136,20 +141,9 @@ def answered(key: str, calls: Sequence[CallRecord]) -> Callable[[Owned], None]:
     change = "UPDATE SET output = excluded.output, failed = excluded.failed WHERE output IS NULL"
 
     def run(db: Owned) -> None:
-        number = own_row(db, key)
-        db.connection.executemany(INSERT_CALL + change, [(number, *row_of_call(db, key, call)) for call in calls])
-
-    return run
-
-
-def changed(key: str, change: Callable[[WatchRecord], WatchRecord]) -> Callable[[Owned], None]:
-    """Return what changes the record of a watch."""
-
-    def run(db: Owned) -> None:
-        number = own_row(db, key)
-        (data,) = db.connection.execute("SELECT record FROM watches WHERE id = ?", (number,)).fetchone()
-        row = (packed(change(unpacked(key, data))), number)
-        db.connection.execute("UPDATE watches SET record = ? WHERE id = ?", row)
+        rows = [row_of_call(db, key, call) for call in calls]
+        if not rows or db.connection.executemany(INSERT_CALL + change, rows).rowcount < len(rows):
+            own_row(db, key)
 
     return run
 
@@ -157,29 +151,48 @@ def changed(key: str, change: Callable[[WatchRecord], WatchRecord]) -> Callable[
 def submitting(key: str, calls: Sequence[str]) -> Callable[[Owned], None]:
     """Return what notes which outputs are about to be submitted."""
     keys = tuple(calls)
-    return changed(key, lambda record: replace(record, submitting=keys))
-
-
-def moved(key: str, ref: RunRef, at: float) -> Callable[[Owned], None]:
-    """Return what notes that a submit was accepted at this time."""
 
     def run(db: Owned) -> None:
-        number = own_row(db, key)
-        lead_to_row(db, number, run_texts(ref))
-        db.connection.execute("DELETE FROM calls WHERE watch = ? AND accepted_at > 0", (number,))
-        db.connection.execute("UPDATE calls SET accepted_at = ? WHERE watch = ?", (at, number))
-        _forget_create(db, number, key)
-        changed(key, lambda record: moved_to(record, ref))(db)
+        query = "UPDATE watches SET submitting = ? WHERE key = ? AND owner = ?"
+        if db.connection.execute(query, (submitting_column(key, keys), key, db.owner)).rowcount == 0:
+            own_row(db, key)
 
     return run
 
 
-def _forget_create(db: Owned, number: int, key: str) -> None:
-    """Forget what it took to ask for the run of a watch, if that is only created now."""
+def moved(key: str, ref: RunRef, at: float) -> Callable[[Owned], None]:
+    """Return what notes that a submit was accepted at this time."""
+    (text,) = run_texts(ref)
+
+    def run(db: Owned) -> None:
+        # How it had finished is over: it must not be taken for an outcome that is too old.
+        query = (
+            "UPDATE watches SET submitting = NULL, outcome = NULL, finished_at = NULL "
+            "WHERE key = ? AND owner = ? AND last_ref = ?"
+        )
+        if db.connection.execute(query, (key, db.owner, text)).rowcount == 0:
+            _go_on_with(db, key, ref, text)
+        db.connection.execute(_FORGET_ACCEPTED, (key,))
+        db.connection.execute(_ACCEPT, (at, key))
+
+    return run
+
+
+def _go_on_with(db: Owned, key: str, ref: RunRef, text: str) -> None:
+    """Note that a watch goes on with another run, or with the one that was created for it."""
+    number = own_row(db, key)
+    lead_to_row(db, number, [text])
     data, content = db.connection.execute("SELECT record, content FROM watches WHERE id = ?", (number,)).fetchone()
-    if content is not None and unpacked(key, data).ref is None:
-        row = (without_create(db.codec, key, content), number)
-        db.connection.execute("UPDATE watches SET content = ? WHERE id = ?", row)
+    record = unpacked(key, data)
+    if record.ref is None:
+        content = without_create(db.codec, key, content)
+    record = moved_to(record, ref)
+    row = (packed(record), last_ref(record), content, number)
+    db.connection.execute(
+        "UPDATE watches SET record = ?, last_ref = ?, content = ?, submitting = NULL, outcome = NULL, "
+        "finished_at = NULL WHERE id = ?",
+        row,
+    )
 
 
 def finished(outcomes: Mapping[str, bytes], at: float) -> Callable[[Owned], None]:
@@ -188,10 +201,12 @@ def finished(outcomes: Mapping[str, bytes], at: float) -> Callable[[Owned], None
     def run(db: Owned) -> None:
         rows = []
         for key, outcome in outcomes.items():
-            number = own_row(db, key)
             sealed = seal(db.codec, key, "outcome", outcome)
-            rows.append((sealed, None if sealed is None else at, number))
-        db.connection.executemany("UPDATE watches SET outcome = ?, finished_at = ? WHERE id = ?", rows)
+            rows.append((sealed, None if sealed is None else at, key, db.owner))
+        query = "UPDATE watches SET outcome = ?, finished_at = ? WHERE key = ? AND owner = ?"
+        if db.connection.executemany(query, rows).rowcount < len(rows):
+            for key in outcomes:
+                own_row(db, key)
 
     return run
 
@@ -222,7 +237,7 @@ def asked(ref: str, wish: str) -> Callable[[Owned], bool]:
 
 def has_wishes(db: Owned) -> bool:
     """Return whether something is asked of watches that are owned."""
-    return db.connection.execute(f"SELECT 1 {_WISHES} LIMIT 1", (db.owner,)).fetchone() is not None
+    return db.connection.execute(f"SELECT 1 {WISHES} LIMIT 1", (db.owner,)).fetchone() is not None
 
 
 def wished() -> tuple[Callable[[Owned], list[tuple[str, str]]], Callable[[Owned], None]]:
@@ -230,9 +245,7 @@ def wished() -> tuple[Callable[[Owned], list[tuple[str, str]]], Callable[[Owned]
     taken: list[tuple[str, str]] = []
 
     def take(db: Owned) -> list[tuple[str, str]]:
-        rows = db.connection.execute(
-            f"SELECT wishes.id, key, wish {_WISHES} ORDER BY wishes.id", (db.owner,)
-        ).fetchall()
+        rows = db.connection.execute(f"SELECT wishes.id, key, wish {WISHES} ORDER BY wishes.id", (db.owner,)).fetchall()
         db.connection.executemany("DELETE FROM wishes WHERE id = ?", [(number,) for number, _, _ in rows])
         taken[:] = [(key, wish) for _, key, wish in rows]
         return list(taken)

@@ -46,7 +46,7 @@ async def _created(new: NewRun, options: WatchOptions, recorder: WatchRecorder) 
         return await new.create(create_guard_for(new.client, options, recorder))
     except asyncio.CancelledError:
         cancels = options.get("on_exit") == "cancel"
-        settle_later(recorder.abandon() if cancels else recorder.settled(None, None), new.client)
+        settle_later(recorder, recorder.abandon() if cancels else recorder.settled(None, None), new.client)
         raise
     except Exception:
         await recorder.abandon()

@@ -155,6 +155,8 @@ async def _orders(factory: Factory) -> None:
 async def _keeps_what_it_has(factory: Factory) -> None:
     async with factory() as journal:
         new = await journal.add([_watch("w", 1.0, label="first"), _watch("v")])
+        await journal.finished({"v": _OUTCOME})
+        await journal.moved("v", _ref("v"), 1.0)
         assert new == [_watch("w", 1.0, label="first"), _watch("v")], f"add does not return what is there: {new}"
         await journal.begin("w", [_call("1")])
         await journal.answered("w", [_call("1", "one")])
@@ -167,7 +169,9 @@ async def _keeps_what_it_has(factory: Factory) -> None:
         kept = replace(kept, ref=_OTHER, refs=(_ref("w"), _OTHER))
         assert again == [_watch("u"), kept, _watch("u")], f"a watch that is owned is not kept as it is: {again}"
         records = await _reread(journal, factory)
-    assert records == [_watch("v"), _watch("u"), kept], f"a watch that was added again is not kept: {records}"
+    moved = replace(_watch("v"), refs=(_ref("v"),))
+    assert records[0] == moved, f"a watch that goes on still has the outcome that it had before: {records[0]}"
+    assert records[1:] == [_watch("u"), kept], f"a watch that was added again is not kept: {records}"
 
 
 async def _has_one_watch_of_a_run(factory: Factory) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from asyncruns._version import __version__
 from asyncruns.errors import ConfigurationError
 from asyncruns.journal.own_thread import OwnThread
-from asyncruns.timeline.lines import DECODER, ENCODER, LINES_FORMAT, HeadLine, Line, LostLine
+from asyncruns.timeline.lines import DECODER, ENCODER, LINES_FORMAT, HeadLine, LostLine, TimelineLine
 
 try:
     import fcntl
@@ -37,7 +37,7 @@ class LineWriter:
         self.is_open: bool = False
         self._thread: OwnThread | None = None
         self._descriptor = -1
-        self._lines: list[Line] = []
+        self._lines: list[TimelineLine] = []
         self._given = 0  # lines for the thread
         self._taken = 0  # those that it is done with; it alone counts them
         self._lost = 0
@@ -56,7 +56,7 @@ class LineWriter:
             raise
         self.is_open = True
 
-    def put(self, line: Line) -> None:
+    def put(self, line: TimelineLine) -> None:
         """Append a line within a second, unless the writer was closed, or the disk takes no lines."""
         if not self.is_open:
             return
@@ -119,7 +119,7 @@ class LineWriter:
             raise ConfigurationError(f"{self.path} exists, and is no file of timelines: choose another path")
         return b"" if os.pread(self._descriptor, 1, size - 1) == b"\n" else b"\n"
 
-    def _write(self, lines: list[Line]) -> None:
+    def _write(self, lines: list[TimelineLine]) -> None:
         try:
             self._write_all(ENCODER.encode_lines(lines))
         except Exception as error:

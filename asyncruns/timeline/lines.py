@@ -110,9 +110,9 @@ class LostLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind
     lines: int
 
 
-Line = (
+TimelineLine = (
     HeadLine | WatchLine | StatusLine | PollLine | CallLine | AnsweredLine | SentLine | EndLine | LostLine
 )  # fmt: skip
 
 ENCODER: Final = msgspec.json.Encoder()
-DECODER: Final[msgspec.json.Decoder[Line]] = msgspec.json.Decoder(Line)
+DECODER: Final[msgspec.json.Decoder[TimelineLine]] = msgspec.json.Decoder(TimelineLine)

@@ -17,10 +17,10 @@ from asyncruns.timeline.lines import (
     CallLine,
     EndLine,
     HeadLine,
-    Line,
     PollLine,
     SentLine,
     StatusLine,
+    TimelineLine,
     WatchLine,
 )
 from asyncruns.timeline.values import RunTimeline, TimedCall, TimedRequest, TimedStatus
@@ -45,7 +45,7 @@ def read_timelines(path: str | os.PathLike[str], complain: Callable[[str], objec
     return reader.timelines()
 
 
-def _lines_of(path: str | os.PathLike[str], complain: Callable[[str], object]) -> Iterator[tuple[int, Line]]:
+def _lines_of(path: str | os.PathLike[str], complain: Callable[[str], object]) -> Iterator[tuple[int, TimelineLine]]:
     name, is_begun = os.fspath(path), False
     with open(path, "rb") as file:
         for number, data in enumerate(file, 1):
@@ -91,7 +91,7 @@ class _Reader:
         self._by_ref: dict[RunRef, _Row] = {}
         self._last_at = self._died_at = 0.0
 
-    def read(self, number: int, line: Line) -> None:
+    def read(self, number: int, line: TimelineLine) -> None:
         if isinstance(line, HeadLine):
             self._died_at = self._last_at
         self._last_at = max(self._last_at, getattr(line, "at", 0.0))

@@ -44,7 +44,7 @@ from asyncruns.tools.context import RunFacts, context_for
 from asyncruns.tools.results import CallOutput
 from asyncruns.user_code import OWNERS, Raised
 from asyncruns.user_code.attempt import attempt_call, attempt_now
-from asyncruns.watch.recorder import WatchRecorder, refused_by
+from asyncruns.watch.recorder import WatchRecorder, refused_by, without_frames
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Outputs of calls: a mapping by call id, or a list of `{"tool_call_id": ..., "output": ...}`."""
@@ -208,8 +208,10 @@ class CallAnswerer:
             self._post(refused_by(error, Asked.POLL))
             return ()
         except JournalError as error:
-            self._post(CallsUnanswered(loop_time(), calls, error))
+            self._post(CallsUnanswered(loop_time(), calls, without_frames(error)))
             return ()
+        if not before:
+            return calls
         begun = {call: before[key] for call in to_run if (key := key_of_call(call)) in before}
         again = [call for call, record in begun.items() if not await self._answer_begun(call, record, recorder)]
         return tuple(call for call in calls if call not in begun or call in again)

@@ -91,6 +91,7 @@ class Engine(Generic[R]):
         refs: All runs that were watched, oldest first.
         polls: Number of polls sent.
         entered: The task that entered the watch, which no tool or handler may await.
+        is_cancel_asked: Whether the run is to be cancelled as soon as the work begins.
         is_running: Whether events from outside are accepted.
     """
 
@@ -137,6 +138,7 @@ class Engine(Generic[R]):
         self._group: anyio.abc.TaskGroup | None = None
         self.polls: int = 0
         self.entered: asyncio.Task[Any] | None = None
+        self.is_cancel_asked: bool = False
 
     def entered_by(self, task: asyncio.Task[Any] | None, context: Context) -> None:
         """Record which task enters the watch, and the context variables that its tools and handlers see."""
@@ -206,7 +208,7 @@ class Engine(Generic[R]):
         self.receive(Begun(loop_time(), given))
         if self._following is not None and self._group is not None:
             self._begin_to_read(self._following, self._group)
-        if self._cancels and not self.is_over:
+        if (self._cancels or self.is_cancel_asked) and not self.is_over:
             self.receive(CancelAsked(loop_time(), self._leave_by))
 
     def _outlasts(self) -> bool:

@@ -90,10 +90,10 @@ def let_go(journal: Journal, key: str, holder: Holder) -> None:
             holders.stop()
 
 
-def is_held(journal: Journal, key: str) -> bool:
-    """Return whether something watches this with the journal in this process."""
+def holder_of(journal: Journal, key: str) -> Holder | None:
+    """Return what watches this with the journal in this process; None for nothing."""
     holders = _HOLDERS.get(journal)
-    return holders is not None and key in holders.by_key
+    return None if holders is None else holders.by_key.get(key)
 
 
 async def ask_watch(journal: Journal, ref: RunRef, wish: Wish) -> bool:

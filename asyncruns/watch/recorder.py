@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 import anyio
@@ -38,7 +38,7 @@ from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, key_of_call, key_of_run, ref_of
 from asyncruns.tools import Toolset
 from asyncruns.watch.handover import HandedOver, Token, handed_over
-from asyncruns.watch.holders import hold, is_held, let_go
+from asyncruns.watch.holders import hold, holder_of, let_go
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 from asyncruns.watch.traces import current_traceparent
@@ -93,29 +93,37 @@ class WatchRecorder:
         is_forgotten: Whether the journal forgets the watch, so that nothing more is written.
         is_left: Whether the journal keeps the watch although it has finished: its run is still to be created.
         on_wish: Called with what is asked of a single watch, as for `grant`.
+        is_cancel_asked: Whether a cancel was asked for before a single watch was entered.
+        settling: Writes that a single watch was left, in the background; None until then.
+        refused: Why a fleet could not add the watch at the last try; None if it could.
     """
 
     __slots__ = (
         "_added",
+        "_being_written",
         "_calls_left",
         "_claimed",
+        "_is_unsent",
         "_journal",
         "_lost",
         "_moved_to",
         "_to_submit",
         "_written",
+        "is_cancel_asked",
         "is_forgotten",
         "is_left",
         "is_private",
         "on_wish",
         "record",
+        "refused",
+        "settling",
     )
 
     def __init__(
         self,
         journal: Journal,
         record: WatchRecord,
-        added: Callable[[str], Awaitable[object]] | None = None,
+        added: Callable[[WatchRecorder], Awaitable[object]] | None = None,
         *,
         is_private: bool = False,
     ) -> None:
@@ -124,9 +132,13 @@ class WatchRecorder:
         self._added = added
         self._to_submit: dict[str, tuple[Call, str]] = {}
         self._moved_to: tuple[RunRef, float] | None = None  # what was accepted or created, and is not written yet
+        self._is_unsent = False  # whether the caller was cancelled while it was written that a create would be sent
         self.is_forgotten: bool = False
         self.is_left: bool = False
         self.on_wish: Callable[[Wish, str | RunRef], bool] | None = None
+        self.is_cancel_asked: bool = False
+        self.settling: asyncio.Future[None] | None = None
+        self.refused: JournalError | None = None
         self.go_on_from(record)
 
     def go_on_from(self, record: WatchRecord) -> None:
@@ -136,6 +148,7 @@ class WatchRecorder:
         self._calls_left = _open_calls_in(record.outcome)
         self._claimed = {call.key: call for call in record.calls}  # begun before this watch, until the next submit
         self._written = {call.key for call in record.calls if call.output is not None}
+        self._being_written: set[str] = set()
 
     @property
     def key(self) -> str:
@@ -143,8 +156,13 @@ class WatchRecorder:
         return self.record.key
 
     def grant(self, wish: Wish, run: str | RunRef) -> bool:
-        """Do what is asked of a single watch; return False if it does not watch this run."""
-        return self.on_wish is not None and self.on_wish(wish, run)
+        """Do what is asked of a single watch, once it is entered; return False if it does not watch this run."""
+        if self.on_wish is not None:
+            return self.on_wish(wish, run)
+        if isinstance(run, RunRef) and run not in self.record.refs:
+            return False
+        self.is_cancel_asked = self.is_cancel_asked or wish is Wish.CANCEL  # it begins with a poll anyway
+        return True
 
     def handed_over(self, machine: RunLifecycle, end: End | None) -> HandedOver:
         """Return what a token of the watch needs to know; `end` is how it finished, if it has."""
@@ -174,7 +192,9 @@ class WatchRecorder:
             JournalError: It could not be written.
             NotOwnerError: The watch is forgotten, or another process has it.
         """
+        self._is_unsent = step == ("create",) and self._lost != step
         await self._write(lambda: self._journal.submitting(self.key, step))
+        self._is_unsent = False
 
     def created(self, ref: RunRef) -> None:
         """Note which run was created; `named` writes it, as does what is written next."""
@@ -265,8 +285,9 @@ class WatchRecorder:
             return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), Asked.SUBMIT)
         try:
             await self._write_move()
-            await self._record([_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - self._written])
+            await self._record(self._outputs_but(self._written | self._being_written))
             await self._write(lambda: self._journal.submitting(self.key, tuple(self._to_submit)))
+            await self._record(self._outputs_but(self._written))  # what was being written, and could not be
         except JournalError as error:
             return refused_by(error, Asked.SUBMIT)
         event = await send()
@@ -300,11 +321,14 @@ class WatchRecorder:
         try:
             if delivered is not None:
                 await self.delivered(delivered)
+            if not self.is_forgotten:
+                with contextlib.suppress(NotOwnerError):
+                    await self._write_move()  # first, as that forgets an outcome
+            if not self.is_forgotten and self._is_unsent:
+                await self._try(lambda: self._journal.submitting(self.key, ()), "that a create was not sent")
             if not self.is_forgotten and outcome is not None and outcome.reason is not Reason.TAKEN_OVER:
                 await self._try(lambda: self._journal.finished({self.key: outcome.to_dict()}), "an outcome")
             if not self.is_forgotten:
-                with contextlib.suppress(NotOwnerError):
-                    await self._write_move()
                 with contextlib.suppress(NotOwnerError):
                     await self._write(lambda: self._journal.release([self.key]))
         except JournalError as error:
@@ -312,9 +336,20 @@ class WatchRecorder:
         finally:
             let_go(self._journal, self.key, self)
 
+    def _outputs_but(self, keys: Set[str]) -> list[CallRecord]:
+        """Return the outputs of the next submit, without those of these calls."""
+        return [_record_of(*self._to_submit[key]) for key in self._to_submit.keys() - keys]
+
     async def _record(self, outputs: list[CallRecord]) -> None:
-        if outputs and await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls"):
-            self._written.update(output.key for output in outputs)
+        if not outputs:
+            return
+        keys = {output.key for output in outputs}
+        self._being_written |= keys
+        try:
+            if await self._try(lambda: self._journal.answered(self.key, outputs), "the outputs of calls"):
+                self._written |= keys
+        finally:
+            self._being_written -= keys
 
     async def abandon(self) -> None:
         """Forget the watch, whose run was not created, or has another watch. Safe to cancel."""
@@ -352,7 +387,7 @@ class WatchRecorder:
     async def _write(self, write: Callable[[], Awaitable[Any]]) -> Any:
         try:
             if self._added is not None:
-                await self._added(self.key)
+                await self._added(self)
                 self._added = None
             return await write()
         except JournalError:
@@ -364,7 +399,7 @@ class WatchRecorder:
 async def begin_to_record(
     journal: Journal, record: WatchRecord, settle: Callable[[WatchRecorder], object]
 ) -> WatchRecorder:
-    """Add a single watch of a run to a journal, and return what records it.
+    """Add a single watch of a run to a journal, and return what records it; or go on with one that was left there.
 
     Safe to cancel: `settle` is called then, to leave what may have been written to `resume`.
 
@@ -374,6 +409,7 @@ async def begin_to_record(
     """
     recorder = WatchRecorder(journal, record)
     try:
+        await _until_left(journal, recorder.key)
         hold(journal, recorder.key, recorder)
         try:
             await recorder.add()
@@ -383,9 +419,23 @@ async def begin_to_record(
         except BaseException:
             let_go(journal, recorder.key, recorder)
             raise
+    except NotOwnerError as error:
+        left = await _left_watch(journal, record, error)
+        if left is None:
+            raise unwatched(ref_of(record), error) from error
+        return left
     except JournalError as error:
         raise unwatched(ref_of(record), error) from error
     return recorder
+
+
+async def _left_watch(journal: Journal, record: WatchRecord, error: NotOwnerError) -> WatchRecorder | None:
+    """Return what records the watch of a run that no process goes on with; None if one does, or the run has moved."""
+    for recorder in await claim_to_record(journal, [error.watch or record.key]):
+        if recorder.record.ref == record.ref:
+            return recorder
+        await recorder.settled(None, None)
+    return None
 
 
 async def claim_to_record(journal: Journal, keys: Sequence[str] | None = None) -> list[WatchRecorder]:
@@ -402,13 +452,13 @@ async def claim_to_record(journal: Journal, keys: Sequence[str] | None = None) -
         raise
     except Exception as error:
         raise JournalError(f"The journal raised a {type(error).__name__}: {error}") from error
-    recorders = [WatchRecorder(journal, record) for record in records if not is_held(journal, record.key)]
+    recorders = [WatchRecorder(journal, record) for record in records if holder_of(journal, record.key) is None]
     for recorder in recorders:
         hold(journal, recorder.key, recorder)
     return recorders
 
 
-async def check_is_free(journal: Journal, token: Token) -> WatchRecord:
+async def check_is_free(journal: Journal, token: Token, tools: Toolset | None) -> WatchRecord:
     """Return what a token has of a watch that could not be claimed, if the journal does not have it any more.
 
     Raises:
@@ -426,11 +476,11 @@ async def check_is_free(journal: Journal, token: Token) -> WatchRecord:
             f"The watch of {token.ref} is not in this journal: its outcome was delivered, or it was forgotten, or this "
             "is not the journal of the token"
         )
-    return begun_now(token.record)
+    return begun_now(token.record, tools)
 
 
 async def go_on_to_record(
-    journal: Journal | None, token: Token, settle: Callable[[WatchRecorder], object]
+    journal: Journal | None, token: Token, tools: Toolset | None, settle: Callable[[WatchRecorder], object]
 ) -> WatchRecorder:
     """Go on with a single watch from a token, and return what records it. Safe to cancel, as `begin_to_record` is.
 
@@ -441,11 +491,19 @@ async def go_on_to_record(
     if journal is None:
         return await record_privately(begun_now(token.record or record_of(token.ref, None)))
     if not token.key and token.record is not None:
-        return await begin_to_record(journal, begun_now(token.record), settle)
+        return await begin_to_record(journal, begun_now(token.record, tools), settle)
+    await _until_left(journal, token.key)
     claimed = await claim_to_record(journal, [token.key])
     if claimed:
         return claimed[0]
-    return await begin_to_record(journal, await check_is_free(journal, token), settle)
+    return await begin_to_record(journal, await check_is_free(journal, token, tools), settle)
+
+
+async def _until_left(journal: Journal, key: str) -> None:
+    """Wait until it is written that a single watch was left, if that goes on in this process. Safe to cancel."""
+    holder = holder_of(journal, key)
+    if isinstance(holder, WatchRecorder) and holder.settling is not None:
+        await asyncio.wait({holder.settling})
 
 
 async def record_privately(record: WatchRecord) -> WatchRecorder:
@@ -456,9 +514,10 @@ async def record_privately(record: WatchRecord) -> WatchRecorder:
     return WatchRecorder(journal, record, is_private=True)
 
 
-def begun_now(record: WatchRecord) -> WatchRecord:
-    """Return the record of a watch that begins now, in the trace of the caller."""
-    return replace(record, created_at=wall_time(), traceparent=current_traceparent())
+def begun_now(record: WatchRecord, tools: Toolset | None = None) -> WatchRecord:
+    """Return the record of a watch that begins now, in the trace of the caller, perhaps with these tools."""
+    toolset = record.toolset or _name_of(tools)
+    return replace(record, created_at=wall_time(), traceparent=current_traceparent(), toolset=toolset)
 
 
 def _record_of(call: Call, output: str, *, failed: bool = False) -> CallRecord:
@@ -547,7 +606,15 @@ def may_be_forgotten(outcome: AnyOutcome[Any]) -> bool:
 def refused_by(error: JournalError, asked: Asked) -> Refused:
     """Return the event for a request that was not sent, since the journal did not allow it."""
     kind = RefusalKind.TAKEN_OVER if isinstance(error, NotOwnerError) else RefusalKind.NOT_SENT
-    return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
+    return Refused(loop_time(), Refusal(kind=kind, cause=without_frames(error)), asked)
+
+
+def without_frames(error: JournalError) -> JournalError:
+    """Return an error that a lifecycle is to keep: the frames of its traceback would keep the watch in memory.
+
+    The garbage collector does not look into a lifecycle, so it would not find that cycle.
+    """
+    return error.with_traceback(None)
 
 
 def _open_calls_in(outcome: Mapping[str, Any] | None) -> frozenset[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -17,12 +17,14 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.records import WatchRecord, ref_of
 from asyncruns.tools import Toolset
 from asyncruns.watch.holders import let_go
-from asyncruns.watch.logs import WATCH_LOG, warn_of_unresumed
+from asyncruns.watch.logs import WATCH_LOG, log_unwritten, warn_of_unresumed
 from asyncruns.watch.open_watches import OpenWatches, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options
+from asyncruns.watch.recorded_end import recorded_cause
 from asyncruns.watch.recorder import WatchRecorder, claim_to_record, with_its_tools
 from asyncruns.watch.watcher import RunWatcher
 
+TOLD_BY_FLEETS: Final = "An earlier process has recorded that it was not created: Fleet.resume() tells that"
 Create = Callable[[WatchRecorder, WatchOptions], Awaitable[tuple[RunClient[Any], Any]]]
 """Creates the run of a watch that was to be created; returns the client that watches it, and the run."""
 
@@ -54,6 +56,8 @@ async def resumed_watchers(
     async def take_up(recorder: WatchRecorder, own: WatchOptions) -> None:
         record = recorder.record
         try:
+            if record.ref is None and record.outcome is not None:
+                raise recorded_cause(record) or APIError(TOLD_BY_FLEETS)
             own["tools"] = with_its_tools(record, options.get("tools"), toolsets)
             watched, run = (client, record.ref) if record.ref is not None else await create(recorder, own)
             watcher: RunWatcher[Any] = RunWatcher(watched, run, **own)
@@ -70,7 +74,9 @@ async def resumed_watchers(
                 group.start_soon(take_up, recorder, own)
         watches.claimed.update({recorder.key: recorder for recorder in recorders if recorder.key in made})
     finally:
-        await _release(watches.journal, [each for each in recorders if watches.claimed.get(each.key) is not each])
+        left = [each for each in recorders if watches.claimed.get(each.key) is not each]
+        await _name([each for each in left if each.record.ref is not None and not each.is_forgotten])
+        await _release(watches.journal, left)
     return [made[recorder.key] for recorder in recorders if recorder.key in made]
 
 
@@ -79,6 +85,15 @@ async def release_unentered(watches: OpenWatches) -> None:
     claimed, watches.claimed = watches.claimed, {}
     if watches.journal is not None:
         await _release(watches.journal, claimed.values())
+
+
+async def _name(recorders: Iterable[WatchRecorder]) -> None:
+    """Write which runs were created for watches that are not taken up, so that they are not created again."""
+    for recorder in recorders:
+        try:
+            await recorder.named()
+        except JournalError as error:
+            log_unwritten(WATCH_LOG, ref_of(recorder.record), "which run was created", error)
 
 
 async def _release(journal: Journal, recorders: Iterable[WatchRecorder]) -> None:

@@ -88,6 +88,6 @@ async def watch_to_outcome(
             async with watcher():
                 raise
         if recorder is not None:
-            settle_later(recorder.settled(None, None), watched)
+            settle_later(recorder, recorder.settled(None, None), watched)
         raise
     return await outcome_of_watch(watcher())

@@ -302,12 +302,13 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._recorder is not None:
             take_claimed(self._client, self._recorder)
         elif self._token is not None:
-            self._take_up(await go_on_to_record(self._journal, self._token, self._settle_unbegun))
+            self._take_up(await go_on_to_record(self._journal, self._token, self._tools, self._settle_unbegun))
         elif self._journal is not None:
             await self._begin_to_record(self._journal)
         if self._recorder is not None:
             self._recorder.on_wish = self._grant
             self._engine.record_with(self._recorder)
+            self._engine.is_cancel_asked = self._recorder.is_cancel_asked
         self._started = loop_time()
         self._begin_trace(self._given)
         self._open = open_watches_of(self._client).add(self._leave if self._cancels_on_exit else None)
@@ -351,7 +352,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     def _settle_unbegun(self, recorder: WatchRecorder) -> None:
         """Leave a watch to `resume` whose caller was cancelled while it was written down."""
-        settle_later(recorder.settled(None, None), self._client)
+        settle_later(recorder, recorder.settled(None, None), self._client)
 
     def _take_up(self, recorder: WatchRecorder) -> None:
         """Go on with a watch that was claimed, or that a token has handed over; to be called before entering."""
@@ -794,15 +795,15 @@ async def outcome_of_watch(watcher: RunWatcher[R]) -> AnyOutcome[R]:
         delivered = watcher.outcome or outcome  # with on_exit="cancel", leaving may have updated it
         return delivered
     finally:
-        if watcher._recorder is not None:
-            settled = watcher._recorder.settled(delivered or watcher._observed_end, watcher.outcome)
-            settle_later(settled, watcher._client)
+        if (recorder := watcher._recorder) is not None:
+            settled = recorder.settled(delivered or watcher._observed_end, watcher.outcome)
+            settle_later(recorder, settled, watcher._client)
 
 
 _SETTLING: Final[set[asyncio.Task[None]]] = set()
 
 
-def settle_later(settling: Coroutine[Any, Any, None], client: RunClient[Any]) -> None:
+def settle_later(recorder: WatchRecorder, settling: Coroutine[Any, Any, None], client: RunClient[Any]) -> None:
     """Write in the background what became of a single watch; closing the client waits for it."""
     watches = open_watches_of(client)
     known = watches.add()
@@ -814,7 +815,7 @@ def settle_later(settling: Coroutine[Any, Any, None], client: RunClient[Any]) ->
         finally:
             watches.remove(known)
 
-    task = asyncio.create_task(settle(), name="asyncruns journal")
+    recorder.settling = task = asyncio.create_task(settle(), name="asyncruns journal")
     _SETTLING.add(task)  # the loop keeps only a weak reference
     task.add_done_callback(_SETTLING.discard)
 

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 from test_watches_with_a_journal import Setting
 
 from asyncruns import (
@@ -27,6 +28,7 @@ from asyncruns import (
     Reason,
     SQLiteJournal,
 )
+from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
 ASK: dict[str, Any] = {"assistant_id": "asst_1", "message": "Hello"}
@@ -201,6 +203,96 @@ async def test_a_response_whose_answer_was_lost_is_said_to_be_lost() -> None:
     assert "so the answer was lost. It may exist" in str(outcome.cause)
     assert operations(setting)["create_response"] == 1
     assert len(setting.store) == 0
+
+
+@pytest.mark.parametrize("dies", ["entered", "not entered", "cancelled"])
+async def test_a_response_that_a_client_has_created_again_is_named_in_the_journal(dies: str) -> None:
+    setting = Setting(Scenario(working=30.0))
+    setting.transport.script(Scenario(working=30.0), model="gpt-test")
+    async with setting.fleet(on_exit="leave") as fleet:
+        await fleet.run(model="gpt-test", message="Pay", label=1).recorded()
+        setting.store.crash()
+    setting.transport.inject(Fault(on="create_response", delay_after=1.0))
+    journal = MemoryJournal(setting.store)
+    async with journal, Client(transport=setting.transport, journal=journal) as client:
+        resuming = asyncio.create_task(client.resume())
+        if dies == "cancelled":
+            await anyio.sleep(0.5)
+            resuming.cancel()
+            await asyncio.wait({resuming})
+            assert resuming.cancelled()
+        else:
+            (watcher,) = await resuming
+            if dies == "entered":
+                await watcher.__aenter__()
+            setting.store.crash()
+    async with setting.fleet() as fleet:
+        (watch,) = await fleet.resume()
+        assert isinstance(await watch, Completed)
+    assert operations(setting)["create_response"] == 1
+
+
+async def test_what_is_recorded_as_not_created_is_not_created_by_a_client(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.transport.inject(Fault(on="create_run", status=400, message="No such assistant"))
+    async with setting.fleet(on_exit="leave") as fleet:
+        fleet.run(**ASK, label=1)
+        await anyio.sleep(2.0)
+        setting.store.crash()
+    async with setting.journal as journal, Client(transport=setting.transport, journal=journal) as client:
+        assert await client.resume() == []
+        assert "No such assistant" in caplog.text
+        async with Fleet(client) as fleet:
+            (watch,) = await fleet.resume()
+            assert (await watch).reason is Reason.NOT_CREATED
+    assert operations(setting)["create_run"] == 1
+
+
+async def test_a_client_says_that_a_codec_has_dropped_what_was_asked_for(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with setting.journal as journal, Client(transport=setting.transport, journal=journal) as client:
+        await journal.add([WatchRecord(key="dropped", ref=None)])
+        await journal.release(["dropped"])
+        assert await client.resume() == []
+        assert "The codec of the journal has dropped what it takes" in caplog.text
+        async with Fleet(client) as fleet:
+            (watch,) = await fleet.resume()
+            assert (await watch).reason is Reason.NOT_CREATED
+
+
+@pytest.mark.parametrize("parameters", [{"novel": 1}, None])
+async def test_what_a_newer_version_asked_for_holds_no_other_up(setting: Setting, parameters: Any) -> None:
+    await asked_only(setting)
+    async with setting.journal as journal:
+        (record,) = await journal.claim()
+        creating = {**(record.creating or {}), "parameters": parameters}
+        await journal.add([replace(record, key="newer", creating=creating)])
+    async with setting.journal as journal, Client(transport=setting.transport, journal=journal) as client:
+        (watcher,) = await client.resume()
+        await client.close()
+    async with setting.fleet(on_exit="leave") as fleet:
+        (watch,) = await fleet.resume()
+        assert watch.label == watcher.label == "asked"
+        assert isinstance(await watch, Completed)
+
+
+async def test_a_response_whose_caller_was_cancelled_before_it_was_sent_is_created() -> None:
+    class Slow(MemoryJournal):
+        async def submitting(self, watch: str, calls: Any) -> None:
+            await super().submitting(watch, calls)
+            await anyio.sleep(1.0)
+
+    setting = Setting(Scenario())
+    setting.transport.script(Scenario(), model="gpt-test")
+    async with Slow(setting.store) as journal, Client(transport=setting.transport, journal=journal) as client:
+        with anyio.move_on_after(0.5):
+            await client.run(model="gpt-test", message="Pay")
+        assert [record.submitting for record in recorded(setting)] == [("create",)]
+    async with setting.fleet() as fleet:
+        (watch,) = await fleet.resume()
+        assert isinstance(await watch, Completed)
 
 
 async def test_a_response_that_waited_for_the_budget_is_created() -> None:

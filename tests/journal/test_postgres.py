@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -298,6 +300,44 @@ async def test_an_answer_to_a_commit_that_is_lost_is_an_error_that_says_so(dsn: 
         await asyncio.to_thread(end_connections, postgres, dsn)
         with pytest.raises(JournalError, match="it is not known if this was written"):
             await begin
+
+
+@pytest.mark.real_time
+async def test_what_a_claim_has_taken_whose_answer_was_lost_is_claimed_again(
+    dsn: str, postgres: PostgresServer
+) -> None:
+    async with PostgresJournal(dsn) as journal:
+        await journal.add([WATCH])
+        await journal.release(["w"])
+        postgres.execute(
+            dsn,
+            "SET search_path TO asyncruns_journal;"
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';"
+            "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON watches DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW WHEN (new.owner IS NOT NULL AND old.owner IS NULL) EXECUTE FUNCTION wait()",
+        )
+        broken = asyncio.create_task(journal.claim())
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(cut_connections)
+        with pytest.raises(JournalError, match="it is not known if this was written"):
+            await broken
+        await asyncio.sleep(1.5)
+        assert [record.owner for record in await journal.read()] != [""]
+        assert [record.key for record in await journal.claim()] == ["w"]
+
+
+def cut_connections() -> None:
+    """Break this process's connections to PostgreSQL, while the server goes on with what it does."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            connected = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with connected:
+            if connected.family is socket.AF_INET and connected.type == socket.SOCK_STREAM:
+                with contextlib.suppress(OSError):
+                    connected.getpeername()
+                    connected.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_forked_child_owns_nothing_and_does_not_break_the_connection_of_its_parent(dsn: str) -> None:

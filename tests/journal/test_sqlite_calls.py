@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import threading
 from contextlib import closing
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from asyncruns import JournalError, RunRef, SQLiteJournal
+from asyncruns.journal.statements import WISHES
 from asyncruns.lifecycle.records import CallRecord, WatchRecord
 from asyncruns.testing import VirtualTimeLoop
 
@@ -48,6 +50,13 @@ async def test_what_is_called_while_a_transaction_is_written_keeps_its_order(pat
     async with SQLiteJournal(path) as other:
         (record,) = await other.claim()
     assert record.calls == tuple(call(number) for number in range(50))
+
+
+async def test_looking_for_wishes_does_not_read_all_watches(path: Path) -> None:
+    async with SQLiteJournal(path):
+        with closing(sqlite3.connect(path)) as connection:
+            plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT 1 {WISHES} LIMIT 1", ("",)).fetchall()
+    assert not any(re.match("SCAN (TABLE )?watches", step[-1]) for step in plan), plan
 
 
 async def test_closing_writes_what_is_pending(path: Path) -> None:

@@ -63,6 +63,19 @@ async def test_an_old_outcome_is_forgotten_by_claim_unless_a_living_process_owns
         assert [record.key for record in await other.claim()] == ["unfinished", "new"]
 
 
+async def test_a_watch_that_goes_on_has_no_outcome_that_is_too_old(path: Path) -> None:
+    async with SQLiteJournal(path, keep_outcomes=60.0) as journal:
+        await finish_some(journal)
+        await journal.moved("old", RunRef("thread_run", ("old",)), 1.0)
+        make_older(path, 61.0)
+    async with SQLiteJournal(path, keep_outcomes=60.0) as journal:
+        assert [(record.key, record.outcome) for record in await journal.claim()] == [
+            ("unfinished", None),
+            ("old", None),
+            ("new", None),
+        ]
+
+
 async def test_an_outcome_that_is_recorded_again_counts_anew(path: Path) -> None:
     async with SQLiteJournal(path, keep_outcomes=60.0) as journal:
         await finish_some(journal)

@@ -168,6 +168,33 @@ async def test_the_token_of_a_watch_that_gave_up_outlives_its_delivery(bank: Ban
     assert b"paid b" in bank.submits()[0]
 
 
+@pytest.mark.parametrize("timeout", [0.0, 60.0])
+async def test_the_process_that_has_the_outcome_may_use_its_token_at_once(
+    bank: Bank, shell: ShellName, timeout: float
+) -> None:
+    async with bank.journal() as journal, bank.client(journal) as client:
+        if shell == "single":
+            outcome = await client.watch(await bank.run(), timeout=timeout)
+            done = await client.watch(token=outcome.token, tools=bank.tools)
+        else:
+            async with Fleet(client, on_exit="leave") as fleet:
+                outcome = await fleet.watch(await bank.run(), timeout=timeout, label="mine")
+                done = await fleet.watch(token=outcome.token, tools=bank.tools)
+            assert done.label == "mine"
+        assert isinstance(outcome, NeedsCaller if timeout else GaveUp)
+        assert isinstance(done, Completed)
+    async with bank.journal() as journal:
+        assert await journal.read() == []
+
+
+async def test_a_run_may_be_watched_again_as_soon_as_its_outcome_is_there(bank: Bank) -> None:
+    async with bank.journal() as journal, bank.client(journal) as client:
+        run = await bank.run()
+        for _ in range(3):
+            assert isinstance(await client.watch(run, tools=bank.tools, timeout=0), GaveUp)
+        assert isinstance(await client.watch(run, tools=bank.tools), Completed)
+
+
 async def test_a_token_of_a_journal_needs_a_journal(alone: Bank, shell: ShellName) -> None:
     async with (
         alone.journal() as journal,

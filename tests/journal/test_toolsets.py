@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from worlds import ROUNDS
 
-from asyncruns import Client, Completed, Fleet, Toolset
+from asyncruns import Client, Completed, Fleet, RunWatcher, Toolset
 from asyncruns.journal.memory import MemoryJournal, MemoryStore
 from asyncruns.testing import InMemoryTransport, Scenario
 
@@ -82,3 +82,22 @@ async def test_a_client_finds_them_as_well() -> None:
             async with watcher:
                 assert isinstance(await watcher.wait(), Completed)
     assert sorted(shop.paid) == ["first to c", "second to c"]
+
+
+@pytest.mark.parametrize("shell", ["fleet", "single"])
+async def test_a_watch_that_goes_on_from_a_token_finds_them_as_well(shell: str) -> None:
+    shop = Shop()
+    tools = shop.tools("second")
+    async with MemoryJournal(shop.store) as journal, shop.client(journal) as client:
+        thread = await client.threads.create()
+        run: Any = await client.threads.runs.create(thread.id, assistant_id="asst_1")
+        token = (await client.watch(run, tools=tools, timeout=0)).token
+        if shell == "single":
+            async with RunWatcher(client, token=token, tools=tools):
+                pass
+        else:
+            async with Fleet(client, on_exit="leave") as fleet:
+                watch = fleet.watch(token=token, tools=tools)
+                await watch.created()
+                await watch.recorded()
+        assert [record.toolset for record in await journal.read()] == ["second"]

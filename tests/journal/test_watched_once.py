@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
@@ -23,9 +24,13 @@ from asyncruns import (
     NeedsCaller,
     NotOwnerError,
     Reason,
+    RunRef,
     RunWatcher,
 )
+from asyncruns.fleet.member import Member
+from asyncruns.lifecycle.records import key_of_run
 from asyncruns.testing import Scenario
+from asyncruns.watch.recorder import record_of
 
 
 @pytest.fixture
@@ -106,6 +111,53 @@ async def test_a_second_watch_in_this_process_is_refused(setting: Setting) -> No
         assert refused.reason is Reason.TAKEN_OVER
         assert isinstance(await watcher.wait(), Completed)
     assert sorted(setting.ran) == ["a", "b", "c"]
+
+
+async def test_a_resume_leaves_to_a_watch_what_that_goes_on_with(setting: Setting) -> None:
+    run, other = await setting.run(), await setting.run()
+    async with setting.journal as journal, Client(transport=setting.transport, journal=journal) as client:
+        async with Fleet(client, on_exit="leave") as fleet:
+            await fleet.watch(other).recorded()
+        async with RunWatcher(client, run, tools=setting.tools) as watcher:
+            await journal.aclose()  # leaves the watch to any that claims it
+            await journal.open()
+            async with Fleet(client, tools=setting.tools) as fleet:
+                (watch,) = await fleet.resume()
+                assert watch.ref != watcher.ref
+                assert isinstance(await watcher.wait(), Completed)
+    assert sorted(setting.ran) == ["a", "a", "b", "b", "c", "c"]
+
+
+async def test_a_watch_that_is_taken_over_can_be_resumed_by_the_client(setting: Setting) -> None:
+    async with (
+        setting.journal as journal,
+        Client(transport=setting.transport, journal=journal) as client,
+        Fleet(client, tools=setting.tools) as fleet,
+    ):
+        watch = fleet.watch(await setting.run())
+        await watch.recorded()
+        await journal.release([key_of_run(watch.ref)])  # as if another process had claimed it, and left it again
+        assert (await watch).reason is Reason.TAKEN_OVER
+        (watcher,) = await client.resume(tools=setting.tools)
+        async with watcher:
+            assert isinstance(await watcher.wait(), Completed)
+    assert sorted(setting.ran) == ["a", "b", "c"]
+
+
+async def test_a_run_that_another_process_watches_is_not_kept_in_memory(setting: Setting) -> None:
+    ref = RunRef.of(await setting.run())
+    async with MemoryJournal(setting.store) as other, setting.journal as journal:
+        await other.add([record_of(ref, None)])
+        async with Fleet(Client(transport=setting.transport, journal=journal), on_exit="leave") as fleet:
+            runner = fleet._hub.runner
+            for _ in range(20):
+                assert (await fleet.watch(ref)).reason is Reason.TAKEN_OVER
+                await anyio.sleep(0.1)  # its poll is answered
+            async for _ in fleet:
+                pass
+            gc.collect()
+            kept = [each for each in gc.get_objects() if isinstance(each, Member) and each._host is runner]
+            assert len(kept) < 5  # those that tasks have handled last
 
 
 async def test_a_watch_that_was_left_may_be_watched_again(setting: Setting) -> None:

@@ -26,9 +26,10 @@ from asyncruns import (
     RunRef,
     RunWatcher,
     Toolset,
-    WatchGaveUpError,
 )
 from asyncruns.journal.memory import MemoryStore
+from asyncruns.lifecycle import Call
+from asyncruns.lifecycle.records import CallRecord, key_of_call, ref_of
 from asyncruns.testing import Fault, InMemoryTransport, Scenario
 
 
@@ -57,6 +58,19 @@ class FailingJournal(MemoryJournal):
             return result
 
         return call
+
+
+class SlowJournal(FailingJournal):
+    """Writes what was called in the meantime together, in its order, as a journal in a file does."""
+
+    _batch: asyncio.Future[None] | None = None
+
+    async def _written(self) -> None:
+        if self._batch is None or self._batch.done():
+            self._batch = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(0.05, self._batch.set_result, None)
+        await asyncio.shield(self._batch)
+        await super()._written()
 
 
 class Setting:
@@ -277,21 +291,50 @@ async def test_an_outcome_of_a_run_that_is_gone_is_told_as_it_was_recorded(setti
 # Who watches
 
 
-async def test_a_run_that_was_left_is_resumed_and_not_watched_anew(setting: Setting) -> None:
+async def test_a_run_that_was_left_is_gone_on_with_when_it_is_watched(setting: Setting) -> None:
+    """It had begun a call, whose outcome is not known: that does not run again."""
     await recorded_only(setting)
-    ref = next(iter(setting.store._entries.values())).record.ref
+    entry = next(iter(setting.store._entries.values()))
+    async with MemoryJournal(setting.store) as journal:
+        (record,) = await journal.claim()
+        thread_id, run_id = ref_of(record).ids
+        run: Any = None
+        while run is None or run.required_action is None:
+            await asyncio.sleep(1)
+            run = await setting.client.threads.runs.retrieve(run_id, thread_id=thread_id)
+        call = run.required_action.submit_tool_outputs.tool_calls[0]
+        key = key_of_call(Call(id=call.id, name=call.function.name, arguments=call.function.arguments))
+        await journal.begin(record.key, [CallRecord(key=key, call_id=call.id)])
     async with setting.fleet() as fleet:
-        watch = fleet.watch(ref)
-        with pytest.raises(NotOwnerError):
-            await watch.recorded()
+        watch = fleet.watch(ref_of(entry.record), label="again")
+        await watch.recorded()
         outcome = await watch
-        assert isinstance(outcome, GaveUp)
-        assert outcome.reason is Reason.TAKEN_OVER
-        with pytest.raises(WatchGaveUpError, match=r"or was left for resume\(\)"):
-            outcome.unwrap()
-        (resumed,) = await fleet.resume()
-        assert isinstance(await resumed, Completed)
+        assert isinstance(outcome, Completed)
+        assert outcome.label == "again"
+    assert sorted(setting.ran) == ["b", "c"]
+    assert len(setting.store) == 0
+
+
+async def test_a_client_goes_on_with_a_run_that_needed_it(setting: Setting) -> None:
+    async with setting.journal, Client(transport=setting.transport, journal=setting.journal) as client:
+        run = await setting.run()
+        assert isinstance(await client.watch(run), NeedsCaller)
+        assert isinstance(await client.watch(run, tools=setting.tools), Completed)
+        outcome = await client.run(assistant_id="asst_1", message="Pay")  # its watch has a key of its own
+        assert isinstance(outcome, NeedsCaller)
+        assert isinstance(await client.watch(outcome.ref, tools=setting.tools), Completed)
+    assert len(setting.store) == 0
+
+
+async def test_a_fleet_goes_on_with_a_run_that_another_process_created(setting: Setting) -> None:
+    async with setting.fleet(on_exit="leave") as fleet:
+        watch = fleet.run(assistant_id="asst_1", message="Pay")
+        ref = await watch.created()
+    async with setting.fleet() as fleet:
+        assert isinstance(await fleet.watch(ref), Completed)
+        assert isinstance(await fleet.watch(ref), Completed)
     assert sorted(setting.ran) == ["a", "b", "c"]
+    assert len(setting.store) == 0
 
 
 async def test_two_processes_never_watch_the_same_run(setting: Setting) -> None:
@@ -387,6 +430,24 @@ async def test_outputs_that_cannot_be_written_are_sent_nevertheless(
         assert isinstance(await fleet.watch(await setting.run()), Completed)
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any("could not be written: the outputs of calls: The disk is full" in text for text in said)
+
+
+async def test_each_output_is_written_once(setting: Setting) -> None:
+    setting.journal = SlowJournal(setting.store)
+    async with setting.fleet() as fleet:
+        assert isinstance(await fleet.watch(await setting.run()), Completed)
+    assert setting.submits() == 2
+    assert setting.journal.calls.count("answered") == len(setting.ran)
+
+
+async def test_an_output_that_could_not_be_written_is_written_before_it_is_sent(setting: Setting) -> None:
+    journal = setting.journal = SlowJournal(setting.store)
+    journal.failing["answered"] = JournalError("The disk is full")
+    async with setting.fleet() as fleet:
+        assert isinstance(await fleet.watch(await setting.run()), Completed)
+    first = journal.calls.index("moved")
+    assert journal.calls[:first].count("answered") > 1
+    assert journal.calls[first - 1] == "answered"
 
 
 async def test_nothing_is_submitted_before_that_is_written(setting: Setting) -> None:

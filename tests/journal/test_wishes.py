@@ -24,6 +24,7 @@ from asyncruns import (
     InvalidRequestError,
     JournalError,
     MemoryJournal,
+    NeedsCaller,
     RunRef,
     RunWatcher,
 )
@@ -100,6 +101,32 @@ async def test_another_process_may_ask_for_a_cancel(bank: Bank, shell: ShellName
         outcome = await watch.wait()
     assert isinstance(outcome, Cancelled)
     assert outcome.cancel_requested
+
+
+async def test_a_watch_that_waits_for_its_caller_may_be_cancelled(tmp_path: Path, shell: ShellName) -> None:
+    bank = Bank("threads", tmp_path / "runs.db")
+    async with (
+        bank.journal() as journal,
+        bank.client(journal) as client,
+        watched(shell, client, await bank.run(), cadence=Cadence.fixed(1.0)) as watch,
+        bank.journal() as other,
+    ):
+        assert isinstance(await watch.wait(), NeedsCaller)
+        assert await bank.client(other).cancel_run(watch.ref)
+        await asyncio.sleep(3)
+        assert isinstance(await watch.wait(), Cancelled)
+
+
+async def test_a_watch_that_is_not_entered_yet_is_cancelled_then(bank: Bank) -> None:
+    async with bank.journal() as journal, bank.client(journal) as client, RunWatcher(client, await bank.run()):
+        pass
+    async with bank.journal() as journal, bank.client(journal) as client, bank.journal() as other:
+        (watcher,) = await client.resume()
+        assert await bank.client(other).poll_now(watcher.ref)
+        assert await bank.client(other).cancel_run(watcher.ref)
+        await asyncio.sleep(1)
+        async with watcher:
+            assert isinstance(await watcher.wait(), Cancelled)
 
 
 async def test_a_client_asks_what_watches_in_its_own_process(bank: Bank, shell: ShellName) -> None:
