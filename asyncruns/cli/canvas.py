@@ -17,8 +17,8 @@ from rich.style import Style
 
 Line = Sequence[tuple[str, str]]  # texts, each with its style; "" for none
 
-_ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[2J"  # another screen, without a cursor, empty
-_LEAVE: Final = "\x1b[?25h\x1b[?1049l"
+_ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"  # another screen, without a cursor, wrapping no line, empty
+_LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _CLEAR: Final = "\x1b[2J"
 _REST_OF_LINE: Final = "\x1b[K"
 

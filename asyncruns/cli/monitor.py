@@ -210,6 +210,8 @@ class Monitor:
         if key in self.board.rows:
             return
         await self.board.open_below(AT_MOST)
+        if key in self.board.rows:  # another source named it meanwhile
+            return
         row = self.board.add(key, ref, record)
         if len(self.board.rows) % _ADDED_AT_ONCE == 0:
             await asyncio.sleep(0)

@@ -70,6 +70,8 @@ class MonitorBoard:
     def moved(self, row: MonitorRow, ref: RunRef) -> None:
         """Note which run a watch of a journal goes on with."""
         row.ref, row.name, row.end = ref, cut_short(str(ref), LONGEST_NAME), None
+        row.note, row.progress = "", None
+        self.unreached.pop(row.key, None)
         self._show(row, UNSEEN, Group.ACTIVE, row.since)
         self._reopen(row)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import time
 from collections import deque
+from copy import copy
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from rich.cells import cell_len
@@ -81,8 +83,10 @@ class Frame:
         self.room = 1
         self._top = 0
         self._selected: Selected | None = None
-        self._paused: list[Line] | None = None
-        self._table: list[Line] = []
+        self._paused: list[MonitorRow] | None = None  # copies of all rows, in their order then
+        self._paused_at = 0.0
+        self._above: list[Line] = []
+        self._below: Line = []
         self._began = time.monotonic()
         self._samples: deque[tuple[float, int, int]] = deque()
         self._numbers: Statistics | None = None
@@ -93,16 +97,14 @@ class Frame:
         if self.details is not None:
             return self._details(width, height)
         if self._paused is None:
-            self._table = self._head(board, self._statistics(fleet))
-            last = [self._counts(board)]
-            self.room = max(height - len(self._table) - len(last) - 2, 1)  # without the headings and the foot
-            self._table += [*self._rows(board, width), *last]
-        shown = self._table[: height - 1]
-        return [*shown, self._foot(width)]
+            self._above, self._below = self._head(board, self._statistics(fleet)), self._counts(board)
+        self.room = max(height - len(self._above) - 3, 1)  # without the headings, the counts and the foot
+        table = [*self._above, *self._rows(board, width), self._below]
+        return [*table[: height - 1], self._foot(width)]
 
     def select(self, board: MonitorBoard, steps: int) -> None:
         """Select the row that is so many rows below the selected one, or above it."""
-        rows = board.choose(len(board.rows), self._words(), self.only)
+        rows = self._choose(board, len(board.rows))
         place = min(max(self._place_in(rows) + steps, 0), len(rows) - 1)
         self._selected = Selected(rows[place], rows[place].group, place) if rows else None
 
@@ -112,21 +114,31 @@ class Frame:
 
     def selected(self, board: MonitorBoard) -> MonitorRow | None:
         """Return the selected row; None if no row is shown."""
-        rows = board.choose(len(board.rows), self._words(), self.only)
-        return rows[self._place_in(rows)] if rows else None
+        rows = self._choose(board, len(board.rows))
+        return board.rows[rows[self._place_in(rows)].key] if rows else None
 
     def _place_in(self, rows: list[MonitorRow]) -> int:
         """Return the place of the selected row; if it has gone to another group, the selection stays where it was."""
         chosen = self._selected
         if chosen is None:
             return 0
-        if chosen.row.group is chosen.group and chosen.row in rows:
-            return rows.index(chosen.row)
+        place = next((place for place, row in enumerate(rows) if row.key == chosen.row.key), None)
+        if place is not None and rows[place].group is chosen.group:
+            return place
         return max(min(chosen.place, len(rows) - 1), 0)
 
     def pause(self, board: MonitorBoard) -> None:
-        """Freeze the table, or let it go on."""
-        self._paused = self._table if self._paused is None else None
+        """Freeze the table, or let it go on. A frozen one can be moved in and searched."""
+        self._paused = [copy(row) for row in board.choose(len(board.rows))] if self._paused is None else None
+        self._paused_at = time.time()
+
+    def _choose(self, board: MonitorBoard, most: int) -> list[MonitorRow]:
+        """Return at most so many of the rows that are to be shown."""
+        if self._paused is None:
+            return board.choose(most, self._words(), self.only)
+        words = self._words()
+        rows = (row for row in self._paused if self.only in (None, row.group) and row.has_words(words))
+        return list(islice(rows, most))
 
     def _words(self) -> list[str]:
         return self.filter.lower().split()
@@ -181,7 +193,7 @@ class Frame:
         columns = [padded("run", name_width), padded("status", _STATUS_WIDTH), padded("age", _AGE_WIDTH)]
         columns += [padded("for", _AGE_WIDTH)] if has_times else []
         lines: list[Line] = [[(" " * len(_MARK) + " ".join(columns) + " note", "bold")]]
-        now = time.time()
+        now = time.time() if self._paused is None else self._paused_at
         for row, name in zip(rows, names, strict=True):
             style = _STYLES[row.group]
             times = [_age(now, row.created_at), *([_age(now, row.since or float("inf"))] if has_times else [])]
@@ -201,10 +213,10 @@ class Frame:
         room = self.room
         if self._selected is None:
             self._top = 0
-            rows = board.choose(room, self._words(), self.only)
+            rows = self._choose(board, room)
             return rows, rows[0] if rows else None
         self.select(board, 0)
-        rows = board.choose(len(board.rows), self._words(), self.only)
+        rows = self._choose(board, len(board.rows))
         place = self._place_in(rows)
         self._top = max(min(max(self._top, place - room + 1), place, len(rows) - room), 0)
         return rows[self._top : self._top + room], rows[place] if rows else None

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from asyncruns.cli.ids import given_ref
 from asyncruns.errors import ConfigurationError, InvalidRequestError
+from asyncruns.http import join_path
 from asyncruns.lifecycle import RunRef
 
 STDIN: Final = "-"
@@ -26,6 +27,7 @@ LONGEST_LINE: Final = 1 << 20  # bytes: `asyncruns list --json` prints whole obj
 _READ_AT_ONCE: Final = 1 << 16
 _AHEAD: Final = 4  # reads
 _COMMENT: Final = "#"
+_BYTE_ORDER_MARK: Final = "\ufeff"  # some editors of Windows begin a file with it
 _IDS: Final = re.compile(r"[\w.:~=-]+(/[\w.:~=-]+)?")
 
 
@@ -129,10 +131,14 @@ def ref_in(line: str | None) -> RunRef | None:
     """
     if line is None:
         raise InvalidRequestError(f"it is longer than {LONGEST_LINE:,} bytes")
+    line = line.removeprefix(_BYTE_ORDER_MARK)
     if not line or line.startswith(_COMMENT):
         return None
     if line.startswith("{"):
-        return _ref_in_json(line)
+        ref = _ref_in_json(line)
+        for id_ in ref.ids:
+            join_path(id_)  # raises if it is none
+        return ref
     words = line.replace(",", " ").split()
     if not 1 <= len(words) <= 2 or not all(_IDS.fullmatch(word) for word in words):
         raise InvalidRequestError("pass THREAD_ID/RUN_ID, or the id of a response or a batch, and one run per line")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -189,18 +190,20 @@ class Reaper:
 def journal_at(where: str) -> Journal:
     """Return the journal in a file, or in PostgreSQL, that is not opened; to open it does not create it.
 
+    It forgets no outcome because of its age: only the program whose journal it is knows for how long it keeps them.
+
     Raises:
         ConfigurationError: There is no such file, or it is empty; or there is no driver for PostgreSQL.
     """
     if "://" in where:  # it may hold a password, so no message shows it
         if not where.startswith(("postgres://", "postgresql://")):
             raise ConfigurationError("a JOURNAL with :// is the URL of a PostgresJournal (postgresql://...)")
-        return _JournalThatExists(where)
+        return _JournalThatExists(where, keep_outcomes=math.inf)
     path = Path(where)
     if not path.is_file() or not path.stat().st_size:
         what = "is empty" if path.is_file() else "is no file" if path.exists() else "does not exist"
         raise ConfigurationError(f"{where} {what}: pass the file of a SQLiteJournal")
-    return SQLiteJournal(path)
+    return SQLiteJournal(path, keep_outcomes=math.inf)
 
 
 class _JournalThatExists(PostgresJournal):

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 from concurrent.futures import Future
-from typing import Final
+from typing import Any, Final
+
+from msgspec import structs
 
 from asyncruns._version import __version__
 from asyncruns.errors import ConfigurationError
 from asyncruns.journal.own_thread import OwnThread
-from asyncruns.timeline.lines import DECODER, ENCODER, LINES_FORMAT, HeadLine, LostLine, TimelineLine
+from asyncruns.timeline.lines import DECODER, ENCODER, LINES_FORMAT, HeadLine, LostLine, TimelineLine, WatchLine
 
 try:
     import fcntl
@@ -40,6 +42,7 @@ class LineWriter:
         self._lines: list[TimelineLine] = []
         self._given = 0  # lines for the thread
         self._taken = 0  # those that it is done with; it alone counts them
+        self._is_broken = False  # a write failed; the thread alone sets it
         self._lost = 0
 
     async def open(self, at: float) -> None:
@@ -48,11 +51,14 @@ class LineWriter:
         Raises:
             ConfigurationError: The file holds something else, another process writes to it, or it cannot be opened.
         """
+        await self.aclose()  # what has ended because of an error
         self._thread = OwnThread("asyncruns timeline")
+        self._is_broken = False
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._begin, at)
         except BaseException:
             self._thread.end(self._close)
+            self._thread = None
             raise
         self.is_open = True
 
@@ -83,13 +89,14 @@ class LineWriter:
 
     async def aclose(self) -> None:
         """Write what is waiting, and close the file. Never raises; if the caller is cancelled, this is done even so."""
-        if not self.is_open or self._thread is None:
+        if self._thread is None:
             return
         self.flush()
         self.is_open = False
         closed: Future[None] = self._thread.submit(self._close)
         self._thread.shutdown()
-        await asyncio.wrap_future(closed)
+        self._thread = None
+        await asyncio.shield(asyncio.wrap_future(closed))
 
     # In the thread
 
@@ -121,12 +128,12 @@ class LineWriter:
 
     def _write(self, lines: list[TimelineLine]) -> None:
         try:
-            self._write_all(ENCODER.encode_lines(lines))
+            if not self._is_broken:
+                self._write_all(_encoded(lines))
         except Exception as error:
-            if self.is_open:
-                self.is_open = False
-                why = error.strerror if isinstance(error, OSError) else type(error).__name__
-                log.warning("The timelines in %s end: a line can't be written (%s). Watches go on", self.path, why)
+            self._is_broken, self.is_open = True, False
+            why = error.strerror if isinstance(error, OSError) else type(error).__name__
+            log.warning("The timelines in %s end: a line can't be written (%s). Watches go on", self.path, why)
         finally:
             self._taken += len(lines)
 
@@ -138,3 +145,26 @@ class LineWriter:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _encoded(lines: list[TimelineLine]) -> bytes:
+    """Return lines as they are written. A label that has no JSON, such as an integer above 64 bits, is left out."""
+    try:
+        return ENCODER.encode_lines(lines)
+    except (ValueError, OverflowError, RecursionError):
+        return b"".join(_encoded_line(line) for line in lines)
+
+
+def _encoded_line(line: TimelineLine) -> bytes:
+    try:
+        return ENCODER.encode(line) + b"\n"
+    except (ValueError, OverflowError, RecursionError):
+        fields = {name: _without_surrogates(getattr(line, name)) for name in line.__struct_fields__ if name != "label"}
+        without_label = {"label": None} if isinstance(line, WatchLine) else {}
+        return ENCODER.encode(structs.replace(line, **fields, **without_label)) + b"\n"
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_without_surrogates, value))
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value

@@ -75,10 +75,10 @@ class _Row(Struct):
 
     fields: dict[str, Any]
     statuses: list[TimedStatus] = field(default_factory=list)
-    calls: dict[int, TimedCall] = field(default_factory=dict)
+    calls: dict[tuple[int, int], TimedCall] = field(default_factory=dict)
     submits: list[TimedRequest] = field(default_factory=list)
     polls: list[TimedRequest] = field(default_factory=list)
-    offset: int = 0  # of the numbers of calls: those of another watch of the run begin anew
+    watches: int = 0  # of the run, so far: the numbers of calls begin anew in each
 
 
 class _Reader:
@@ -87,29 +87,32 @@ class _Reader:
     def __init__(self, complain: Callable[[str], object]) -> None:
         self._complain = complain
         self._rows: list[_Row] = []
-        self._by_number: dict[int, _Row] = {}
+        self._by_number: dict[int, tuple[_Row, int]] = {}  # and which watch of its run it is
+        self._unknown: set[int] = set()  # watches whose first line is missing
         self._by_ref: dict[RunRef, _Row] = {}
-        self._last_at = self._died_at = 0.0
+        self._last_at = 0.0
 
     def read(self, number: int, line: TimelineLine) -> None:
         if isinstance(line, HeadLine):
-            self._died_at = self._last_at
+            for row in self._rows:
+                _end_calls(row, self._last_at)
         self._last_at = max(self._last_at, getattr(line, "at", 0.0))
         match line:
             case HeadLine():
                 self._by_number.clear()
+                self._unknown.clear()
             case WatchLine():
                 self._by_number[line.n] = self._row_of(line)
             case StatusLine() | PollLine() | CallLine() | AnsweredLine() | SentLine() | EndLine():
-                row = self._by_number.get(line.n)
-                if row is None:
-                    self._complain(f"line {number} belongs to no watch, and is left out")
-                else:
-                    _add(row, line)
+                if line.n in self._by_number:
+                    _add(*self._by_number[line.n], line)
+                elif line.n not in self._unknown:
+                    self._unknown.add(line.n)
+                    self._complain(f"line {number} belongs to no watch, and is left out, as others with its n")
             case lost:
                 self._complain(f"{lost.lines} lines were lost before line {number}: the disk was too slow")
 
-    def _row_of(self, line: WatchLine) -> _Row:
+    def _row_of(self, line: WatchLine) -> tuple[_Row, int]:
         ref = RunRef(line.dialect, line.ids)
         row = self._by_ref.get(ref) if line.ids else None
         if row is None:
@@ -117,19 +120,11 @@ class _Reader:
             self._rows.append(row)
             if line.ids:
                 self._by_ref[ref] = row
-        self._end_calls(row)
-        row.offset = max(row.calls, default=-1) + 1
         row.fields |= {"server": line.server, "label": line.label}
         if not _is_over(row):
             row.fields |= {"finished_at": None, "outcome": "", "reason": ""}
-        return row
-
-    def _end_calls(self, row: _Row) -> None:
-        """End the calls that were under way when the process died that watched the run before."""
-        for number, call in row.calls.items():
-            if call.ended_at is None:
-                last = max(call.began_at, self._died_at)
-                row.calls[number] = TimedCall(call.call_id, call.name, call.began_at, last, failed=True)
+        row.watches += 1
+        return row, row.watches
 
     def timelines(self) -> list[RunTimeline]:
         """Return what was read; the clock of a server is taken from its other runs, if one does not know it."""
@@ -143,7 +138,15 @@ class _Reader:
         return [_timeline_of(row) for row in self._rows]
 
 
-def _add(row: _Row, line: StatusLine | PollLine | CallLine | AnsweredLine | SentLine | EndLine) -> None:
+def _end_calls(row: _Row, died_at: float) -> None:
+    """End the calls that were under way when the process died that watched the run."""
+    for number, call in row.calls.items():
+        if call.ended_at is None:
+            last = max(call.began_at, died_at)
+            row.calls[number] = TimedCall(call.call_id, call.name, call.began_at, last, failed=True)
+
+
+def _add(row: _Row, which: int, line: StatusLine | PollLine | CallLine | AnsweredLine | SentLine | EndLine) -> None:
     match line:
         case PollLine():
             row.polls.append(TimedRequest(line.at, line.took, line.refusal))
@@ -155,10 +158,10 @@ def _add(row: _Row, line: StatusLine | PollLine | CallLine | AnsweredLine | Sent
             row.fields |= {name: value for name, value in said.items() if value and not row.fields.get(name)}
             row.fields["status"] = line.status
         case CallLine():
-            row.calls[row.offset + line.c] = TimedCall(line.call_id, line.name, line.at)
+            row.calls[which, line.c] = TimedCall(line.call_id, line.name, line.at)
         case AnsweredLine():
-            if (call := row.calls.get(row.offset + line.c)) is not None:
-                row.calls[row.offset + line.c] = TimedCall(call.call_id, call.name, call.began_at, line.at, line.failed)
+            if (call := row.calls.get((which, line.c))) is not None:
+                row.calls[which, line.c] = TimedCall(call.call_id, call.name, call.began_at, line.at, line.failed)
         case EndLine():
             _end(row, line)
 

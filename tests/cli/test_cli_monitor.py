@@ -245,6 +245,7 @@ async def test_lines_of_a_pipe_come_as_they_are_written() -> None:
         ("resp_1", RunRef("response", ("resp_1",))),
         ('{"dialect": "response", "ids": ["resp_1"]}', RunRef("response", ("resp_1",))),  # as `reap --json` has it
         ('{"id": "batch_1", "kind": "batch"}', RunRef("batch", ("batch_1",))),
+        ("\ufeffresp_1", RunRef("response", ("resp_1",))),
     ],
 )
 def test_a_line_may_be_ids_or_json(line: str, ref: RunRef) -> None:
@@ -256,6 +257,13 @@ def test_other_json_is_refused(line: str) -> None:
     if line.startswith("{"):
         with pytest.raises(InvalidRequestError):
             ref_in(line)
+
+
+@pytest.mark.parametrize("run_id", ["..", "run_\\ud800", "%2e%2e"])
+def test_an_id_that_is_none_is_an_error_of_its_line(run_id: str) -> None:
+    for line in ('{"id": "thread_1/%s", "kind": "thread.run"}', '{"dialect": "thread.run", "ids": ["thread_1", "%s"]}'):
+        with pytest.raises(InvalidRequestError, match="is not an id"):
+            ref_in(line % run_id)
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

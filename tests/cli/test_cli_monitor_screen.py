@@ -30,7 +30,7 @@ from asyncruns.cli.monitor_rows import Group, MonitorRow
 from asyncruns.cli.monitor_screen import Aside, MonitorScreen
 from asyncruns.cli.shown import ShownRun
 from asyncruns.errors import APIConnectionError
-from asyncruns.lifecycle import Phase, StatusChanged
+from asyncruns.lifecycle import Connectivity, ConnectivityChanged, Counts, Phase, StatusChanged
 from asyncruns.testing import Emulator, FunctionCall, Scenario
 
 EVIL: Final = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\r\x7f\x08[red]b"
@@ -137,6 +137,39 @@ async def test_the_selection_stays_with_its_row_or_its_place(fleet: Any) -> None
     texts(frame, board, fleet, 200, 24)
     board.unwatchable(board.rows["thread.run/40"], "it goes away")
     assert frame.selected(board) is board.rows["thread.run/39"]  # the one that is in its place
+
+
+async def test_a_paused_table_stands_still_and_what_is_marked_is_what_keys_act_on(fleet: Any) -> None:
+    board, frame = board_of(30), Frame("x")
+    texts(frame, board, fleet, 200, 24)
+    frame.pause(board)
+    seen(board, 9, "requires_action", Phase.NEEDS_CALLER)  # now the first one
+    marked = [line for line in texts(frame, board, fleet, 200, 24) if line.startswith("> ")]
+    assert "run_000000000000000000000000" in marked[0]
+    assert frame.selected(board) is board.rows["thread.run/0"]
+    frame.select(board, 9)
+    (line,) = [line for line in texts(frame, board, fleet, 200, 24) if line.startswith("> ")]
+    assert "run_000000000000000000000009 in_progress" in line
+    assert frame.selected(board) is board.rows["thread.run/9"]
+    assert len(texts(frame, board, fleet, 200, 10)) == 10  # a smaller terminal
+    frame.filter = "run_000000000000000000000011"
+    assert frame.selected(board) is board.rows["thread.run/11"]
+    frame.filter = ""
+    frame.pause(board)
+    assert frame.selected(board) is not None
+    assert "1 needs the caller" in texts(frame, board, fleet, 200, 24)[0]
+
+
+def test_a_watch_that_goes_on_with_another_run_can_be_polled_until_the_opposite_is_known() -> None:
+    board = board_of(1)
+    (row,) = board.rows.values()
+    lost = ConnectivityChanged(at=1.0, connectivity=Connectivity.LOST, cause=OSError("gone"))
+    board.note(row, lost)
+    assert board.unreached
+    row.note, row.progress = "1 call: get_weather", Counts(done=1, failed=0, total=2)
+    board.moved(row, RunRef("response", ("resp_2",)))
+    assert not board.unreached
+    assert row.remark == ""
 
 
 def test_only_lines_that_changed_are_written() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from asyncruns import RunRef, SQLiteJournal
+from asyncruns.cli.reap import journal_at
 from asyncruns.lifecycle.records import CallRecord, WatchRecord
 
 OUTCOME = {"outcome": "Completed"}
@@ -84,3 +86,12 @@ async def test_an_outcome_that_is_recorded_again_counts_anew(path: Path) -> None
         await journal.release(["old"])
         (record,) = await journal.claim()
         assert replace(record, calls=(), created_at=0.0) == replace(watch("old"), outcome=OUTCOME)
+
+
+async def test_the_command_line_forgets_no_outcome_because_of_its_age(path: Path) -> None:
+    async with SQLiteJournal(path, keep_outcomes=math.inf) as journal:
+        await finish_some(journal)
+        make_older(path, 400 * 86_400.0)
+    async with journal_at(str(path)) as journal:
+        assert [record.key for record in await journal.read()] == ["unfinished", "old", "new"]
+        assert len(await journal.claim()) == 3

@@ -7,6 +7,7 @@ import random
 import re
 import resource
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,70 @@ async def test_a_full_disk_ends_the_recording_and_not_the_watch(path: Path, capl
     assert [record.getMessage() for record in caplog.records if record.name == "asyncruns.timeline"] == [
         f"The timelines in {path} end: a line can't be written (File too large). Watches go on"
     ]
+
+
+def test_two_watches_of_a_run_in_one_process_do_not_mix_their_calls(path: Path) -> None:
+    head = '{"kind":"timelines","format":1,"version":"0","at":1}'
+    watch = '{"kind":"watch","n":%d,"at":2,"dialect":"thread.run","ids":["thread_1","run_1"]}'
+    call, answered = '{"kind":"call","n":%d,"c":1,"at":%d,"name":"t"}', '{"kind":"answered","n":%d,"c":1,"at":%d}'
+    lines = [head, watch % 1, call % (1, 3), watch % 2, call % (2, 4), answered % (1, 5), answered % (2, 6)]
+    path.write_text("\n".join([*lines, ""]))
+    (timeline,) = read_timelines(path, print)
+    assert [(call.began_at, call.ended_at, call.failed) for call in timeline.calls] == [(3, 5, False), (4, 6, False)]
+
+
+def test_a_watch_whose_first_line_is_missing_is_reported_once(path: Path) -> None:
+    poll = '{"kind":"poll","n":7,"at":1.0}'
+    path.write_text("\n".join(['{"kind":"timelines","format":1,"version":"0","at":1}', *[poll] * 1000, ""]))
+    complaints: list[str] = []
+    assert read_timelines(path, complaints.append) == []
+    assert complaints == ["line 2 belongs to no watch, and is left out, as others with its n"]
+
+
+@pytest.mark.parametrize("label", [10**30, "\ud800", {"deep": ["\udfff"]}])
+async def test_a_label_that_has_no_json_is_left_out_alone(
+    path: Path, label: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with TimelineFile(path, labels=True) as timelines:
+        timelines.watch(REF, None, "", "", "first")
+        timelines.watch(RunRef("thread.run", ("thread_1", "run_\ud800")), None, "", "", label)
+        timelines.watch(RunRef("thread.run", ("thread_1", "run_3")), None, "", "", "third")
+    assert [timeline.label for timeline in await read(path)] == ["first", None, "third"]
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("small_files")
+async def test_a_file_is_closed_and_can_be_recorded_again_after_a_full_disk(path: Path) -> None:
+    timelines = TimelineFile(path)
+    await timelines.open()
+    for _ in range(20):
+        timelines.watch(REF, None, "", "")
+    await asyncio.sleep(2)
+    timelines.watch(REF, None, "", "")
+    before = await bytes_of(path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    await timelines.aclose()
+    assert await bytes_of(path) == before  # nothing follows the line that was cut
+    async with TimelineFile(path):
+        pass  # nobody holds its lock
+
+
+async def test_a_file_is_closed_even_if_its_caller_is_cancelled(path: Path) -> None:
+    timelines = TimelineFile(path)
+    await timelines.open()
+    thread, free = timelines._writer._thread, threading.Event()
+    assert thread is not None
+    thread.submit(free.wait)
+    closing = asyncio.create_task(timelines.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    free.set()
+    while timelines._writer._descriptor >= 0:
+        await asyncio.sleep(0.1)
+    async with TimelineFile(path):
+        pass
 
 
 async def test_lines_are_written_within_a_second(path: Path) -> None:
