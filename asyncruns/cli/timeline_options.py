@@ -20,8 +20,9 @@ run from its creation to its end, with statuses as colours, calls as bars,
 polls as ticks, and how late the end was noticed; how many runs were in which
 status at a time; and how long runs took, by assistant.
 
-exit codes: 0 done; 2 wrong usage, or a SOURCE that cannot be read. A line
-that is malformed is reported, and the others are shown.
+exit codes: 0 done; 1 a journal or standard output failed; 2 wrong usage, or a
+file that cannot be read or written. A line that is malformed is reported, and
+the others are shown.
 """
 
 

@@ -16,6 +16,7 @@ from asyncruns.wire.shown_text import on_one_line, visible_json
 
 _DATA: Final = "@DATA@"
 _MOST_TEXT: Final = 200  # characters
+_LONGEST_LIFE_S: Final = 400 * 86_400.0
 _ESCAPES: Final = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 _TERMINAL: Final = frozenset({"succeeded", "failed", "cancelled", "expired", "incomplete"})
 
@@ -120,6 +121,8 @@ def _own(of: RunTimeline, at: float | None) -> float | None:
 def _begin_of(of: RunTimeline) -> float | None:
     """Return when the run was created: before its watch began, and within the second that the server says."""
     created = _own(of, of.created_at)
+    if created is not None and of.began_at is not None and created < of.began_at - _LONGEST_LIFE_S:
+        created = None  # no run lives that long: the server's time is none, and would stretch the whole picture
     if created is not None and of.created_at is not None and of.created_at.is_integer():
         created += 0.5
     known = [at for at in (created, of.began_at) if at is not None]

@@ -6,12 +6,14 @@ Times are in seconds since the epoch. Nothing that models, tools and callers wri
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 LINES_FORMAT: Final = 1
+
+Seconds = Annotated[float, Meta(gt=-1e12, lt=1e12)]  # beyond these, a browser has no dates
 
 
 class _Line(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="kind"):
@@ -23,14 +25,14 @@ class HeadLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind
 
     format: int
     version: str
-    at: float
+    at: Seconds
 
 
 class WatchLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="watch"):
     """A watch begins."""
 
     n: int
-    at: float
+    at: Seconds
     dialect: str
     ids: tuple[str, ...] = ()
     server: str = ""
@@ -41,20 +43,20 @@ class StatusLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="ki
     """The run has another status; the first of a watch says who made the run, and when."""
 
     n: int
-    at: float
+    at: Seconds
     status: str
     phase: str
     assistant: str = ""
     model: str = ""
-    created_at: float | None = None
+    created_at: Seconds | None = None
 
 
 class PollLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="poll"):
     """A poll was answered, or refused, after so many seconds."""
 
     n: int
-    at: float
-    took: float = 0.0
+    at: Seconds
+    took: Seconds = 0.0
     refusal: str = ""
 
 
@@ -63,7 +65,7 @@ class CallLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind
 
     n: int
     c: int
-    at: float
+    at: Seconds
     name: str
     call_id: str = ""
 
@@ -73,7 +75,7 @@ class AnsweredLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="
 
     n: int
     c: int
-    at: float
+    at: Seconds
     failed: bool = False
 
 
@@ -81,9 +83,9 @@ class SentLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind
     """A submit or a cancel was answered, or refused, after so many seconds."""
 
     n: int
-    at: float
+    at: Seconds
     what: str
-    took: float = 0.0
+    took: Seconds = 0.0
     refusal: str = ""
 
 
@@ -91,17 +93,17 @@ class EndLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind"
     """A watch has finished, or was left. `clock` is how far this machine's clock is ahead of the server's."""
 
     n: int
-    at: float
+    at: Seconds
     outcome: str
     ids: tuple[str, ...] = ()
     status: str = ""
     reason: str = ""
     error: str = ""
     polls: int = 0
-    created_at: float | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    clock: float | None = None
+    created_at: Seconds | None = None
+    started_at: Seconds | None = None
+    ended_at: Seconds | None = None
+    clock: Seconds | None = None
 
 
 class LostLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="lost"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from msgspec import Struct, field
 
@@ -24,6 +25,8 @@ from asyncruns.timeline.lines import (
     WatchLine,
 )
 from asyncruns.timeline.values import RunTimeline, TimedCall, TimedRequest, TimedStatus
+
+_LONGEST_LINE: Final = 1 << 24  # bytes: what has longer ones is another file
 
 
 def read_timelines(path: str | os.PathLike[str], complain: Callable[[str], object]) -> list[RunTimeline]:
@@ -48,7 +51,7 @@ def read_timelines(path: str | os.PathLike[str], complain: Callable[[str], objec
 def _lines_of(path: str | os.PathLike[str], complain: Callable[[str], object]) -> Iterator[tuple[int, TimelineLine]]:
     name, is_begun = os.fspath(path), False
     with open(path, "rb") as file:
-        for number, data in enumerate(file, 1):
+        for number, data in enumerate(iter(partial(file.readline, _LONGEST_LINE), b""), 1):
             try:
                 line = DECODER.decode(data)
             except (ValueError, RecursionError):

@@ -95,6 +95,11 @@ def test_the_page_asks_for_nothing_from_a_network() -> None:
     assert not re.search(r"https?:|src=|href=|url\(|import\(|fetch\(|innerHTML", page)
 
 
+def test_a_time_of_a_server_that_is_none_does_not_stretch_the_picture() -> None:
+    data = data_of([timeline(), timeline(2, began_at=1.7e9, created_at=5.0)], "x", 1.7e9)
+    assert data["rows"][1]["begin"] == data["rows"][1]["watched"]
+
+
 def test_long_texts_are_cut() -> None:
     (row,) = data_of([timeline(label="x" * 10_000)], "", 2000.0)["rows"]
     assert len(row["label"]) == 200

@@ -8,7 +8,8 @@ import re
 import resource
 import signal
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from asyncruns.abc import Telemetry, WatchTrace
 from asyncruns.http import Request, Response
 from asyncruns.otel import OpenTelemetry
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
-from asyncruns.timeline import RunTimeline, TimedCall, TimedRequest, TimedStatus, TimelineFile, read_timelines
+from asyncruns.timeline import RunTimeline, TimedCall, TimedRequest, TimedStatus, TimelineFile, read_timelines, reading
 from asyncruns.timeline import line_writer as writing
 from asyncruns.watch.outcome import AnyOutcome
 
@@ -225,8 +226,9 @@ async def test_malformed_lines_are_reported_by_number_and_the_others_are_read(pa
     await watched(path, "fleet", "threads")
     lines = (await bytes_of(path)).splitlines(keepends=True)
     strange = [b"\n", b"nonsense\n", b'{"kind":"poll","n":7,"at":1.0}\n', b'{"kind":"new"}\n', b"[" * 5000 + b"\n"]
+    strange += [b'{"kind":"end","n":1,"at":1e308,"outcome":"Completed"}\n']
     await write(path, b"".join([*lines[:1], *strange, *lines[1:]]))
-    (timeline,) = await read(path, "2", "3", "4", "5", "6")
+    (timeline,) = await read(path, "2", "3", "4", "5", "6", "7")
     assert timeline.outcome == "Completed"
 
 
@@ -243,6 +245,12 @@ def test_another_file_is_refused(path: Path, text: str, why: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=why):
         read_timelines(path, print)
+
+
+def test_a_file_without_lines_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_LONGEST_LINE", 1000)
+    with pytest.raises(ConfigurationError, match="is no file of timelines"):
+        read_timelines("/dev/zero", print)
 
 
 async def test_a_file_of_something_else_is_not_written_to(path: Path) -> None:
@@ -350,6 +358,13 @@ async def test_a_file_is_closed_and_can_be_recorded_again_after_a_full_disk(path
         pass  # nobody holds its lock
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait in a thread, for at most 5 s, until what another thread does is done."""
+    until = time.monotonic() + 5.0
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+
+
 async def test_a_file_is_closed_even_if_its_caller_is_cancelled(path: Path) -> None:
     timelines = TimelineFile(path)
     await timelines.open()
@@ -362,8 +377,7 @@ async def test_a_file_is_closed_even_if_its_caller_is_cancelled(path: Path) -> N
     with pytest.raises(asyncio.CancelledError):
         await closing
     free.set()
-    while timelines._writer._descriptor >= 0:
-        await asyncio.sleep(0.1)
+    await asyncio.to_thread(wait_for, lambda: timelines._writer._descriptor < 0)
     async with TimelineFile(path):
         pass
 
