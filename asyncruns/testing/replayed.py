@@ -32,7 +32,7 @@ class ReplayedStream(ByteStream):
 
     def __init__(self, request: Request, began: float, opened: RecordedLine, pieces: list[Piece]) -> None:
         self.status: int = opened.status
-        self.headers: dict[str, str] = opened.headers
+        self.headers: Mapping[str, str] = opened.headers
         self._request = request
         self._began = began
         self._pieces = pieces
