@@ -17,9 +17,7 @@ from asyncruns._loop import wall_time
 from asyncruns.abc import Journal
 from asyncruns.errors import InvalidRequestError, JournalError, NotOwnerError
 from asyncruns.journal.memory import MemoryJournal
-from asyncruns.lifecycle import (
-    RunRef,
-)
+from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.records import WatchRecord, key_of_run, ref_of
 from asyncruns.tools import Toolset
 from asyncruns.watch.handover import Token
