@@ -40,7 +40,10 @@ class WatchLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kin
 
 
 class StatusLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="status"):
-    """The run has another status; the first of a watch says who made the run, and when."""
+    """The run has another status; the first of a watch says who made the run, and when.
+
+    `ids` are there if outputs have created a new run since the line before.
+    """
 
     n: int
     at: Seconds
@@ -49,6 +52,7 @@ class StatusLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="ki
     assistant: str = ""
     model: str = ""
     created_at: Seconds | None = None
+    ids: tuple[str, ...] = ()
 
 
 class PollLine(_Line, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="poll"):

@@ -108,7 +108,11 @@ class _Reader:
                 self._by_number[line.n] = self._row_of(line)
             case StatusLine() | PollLine() | CallLine() | AnsweredLine() | SentLine() | EndLine():
                 if line.n in self._by_number:
-                    _add(*self._by_number[line.n], line)
+                    row, which = self._by_number[line.n]
+                    _add(row, which, line)
+                    if isinstance(line, StatusLine) and line.ids:
+                        row.fields["ref"] = ref = RunRef(row.fields["ref"].dialect, line.ids)
+                        self._by_ref[ref] = row
                 elif line.n not in self._unknown:
                     self._unknown.add(line.n)
                     self._complain(f"line {number} belongs to no watch, and is left out, as others with its n")

@@ -16,6 +16,7 @@ from asyncruns.abc import AsyncOnly, Telemetry, WatchTrace
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Asked, Call, Notice, Observed, Refused, RunRef, StatusChanged
+from asyncruns.lifecycle.run_shapes import dialect_and_ids
 from asyncruns.timeline.line_writer import LineWriter
 from asyncruns.timeline.lines import AnsweredLine, CallLine, EndLine, PollLine, SentLine, StatusLine, WatchLine
 from asyncruns.timeline.values import ServerFacts, server_facts
@@ -97,7 +98,15 @@ class _Timeline(WatchTrace):
             facts = ServerFacts() if self._is_known else server_facts(notice.run)  # who made it, and when, is said once
             self._is_known = True
             of = (facts.assistant, facts.model, facts.created_at)
-            self._put(StatusLine(self._n, _now(), notice.status, notice.phase.value, *of))
+            self._put(StatusLine(self._n, _now(), notice.status, notice.phase.value, *of, self._new_ids(notice.run)))
+
+    def _new_ids(self, run: object) -> tuple[str, ...]:
+        """Return the ids of the run, if they are not those that were written last."""
+        found = dialect_and_ids(run)
+        if found is None or found == (self._ref.dialect, self._ref.ids):
+            return ()
+        self._ref = RunRef(*found)
+        return self._ref.ids
 
     def polled(self, event: Observed | Refused) -> None:
         if isinstance(event, Refused):

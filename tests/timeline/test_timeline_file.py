@@ -199,6 +199,16 @@ async def test_a_run_that_another_process_goes_on_with_is_one_timeline(path: Pat
     assert timeline.finished_at - timeline.began_at > 55
 
 
+async def test_a_response_that_outputs_have_created_goes_on_in_the_row_of_the_first(path: Path) -> None:
+    outcome = await watched(path, "fleet", "responses", rounds=ROUNDS)
+    *lines, _ = (await bytes_of(path)).splitlines(keepends=True)  # as if it had died before the end
+    watch = {"kind": "watch", "n": 1, "at": 2e9, "dialect": "response", "ids": outcome.ref.ids}
+    end = {"kind": "end", "n": 1, "at": 2e9 + 1, "outcome": "Completed"}
+    await write(path, b"".join([*lines, lines[0], *(msgspec.json.encode(each) + b"\n" for each in (watch, end))]))
+    (timeline,) = await read(path)
+    assert (timeline.ref, timeline.outcome, len(timeline.calls)) == (outcome.ref, "Completed", 3)
+
+
 def test_a_call_that_died_with_its_process_ends_with_it(path: Path) -> None:
     head = '{"kind":"timelines","format":1,"version":"0","at":%s}'
     watch = '{"kind":"watch","n":1,"at":%s,"dialect":"d","ids":["1"]}'
