@@ -102,6 +102,7 @@ class Monitor:
         self._clients = clients
         self._journal = journal
         self._unusable = 0
+        self._unwatched = 0
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def perform(
@@ -143,12 +144,19 @@ class Monitor:
         await self._take(records)
         async with anyio.create_task_group() as reading:
             for file in files:
-                reading.start_soon(self._read, file)
+                reading.start_soon(self._read_all, file)
             if self._journal is not None:
                 await self._follow(self._journal)
         if len(self.board.rows) == 0:
             complain("no runs")
         await self.board.all_over()
+
+    async def _read_all(self, file: LineFile) -> None:
+        try:
+            await self._read(file)
+        except ConfigurationError as error:  # the runs that it has named are watched even so
+            complain(str(error))
+            self._unusable += 1
 
     async def _read(self, file: LineFile) -> None:
         wrong = 0
@@ -223,8 +231,10 @@ class Monitor:
             client = await self._clients.of(row.ref.dialect)
             row.watch = self.fleet.watch(row.ref, client=client, context=row)
         except (InvalidRequestError, ConfigurationError) as error:  # such as a dialect of a program's own
-            complain(f"{where}: {error}")
             self._unusable += 1
+            self._unwatched += 1
+            if self._unwatched <= _SHOWN_LINES:  # the last line counts all
+                complain(f"{where}: {error}")
             self.board.unwatchable(row, str(error))
 
     def _observed(self, event: Notice | Ended[Any]) -> None:

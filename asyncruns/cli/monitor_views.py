@@ -48,6 +48,8 @@ class MonitorLines:
         else:
             if isinstance(event, ConnectivityChanged):
                 self._note_connection(row, event)
+            if isinstance(event, StatusChanged) and event.previous is None:  # the watch goes on with another run
+                self._unreached.discard(row.key)
             if isinstance(event, StatusChanged) and not event.phase.is_terminal:
                 _say_row(row)
 

@@ -20,9 +20,11 @@ from asyncruns.cli.monitor import Monitor, monitor
 from asyncruns.cli.monitor_board import MonitorBoard
 from asyncruns.cli.monitor_rows import Group
 from asyncruns.cli.monitor_sources import LONGEST_LINE, LineFile, lines_in, opened, ref_in
+from asyncruns.cli.monitor_views import MonitorLines
 from asyncruns.cli.options import make_parser
 from asyncruns.cli.process import lone_error
 from asyncruns.journal.memory import MemoryJournal, MemoryStore
+from asyncruns.lifecycle import Connectivity, ConnectivityChanged, Phase, StatusChanged
 from asyncruns.lifecycle.records import WatchRecord, Wish
 from asyncruns.testing import BatchScenario, Emulator, Fault, FunctionCall, Scenario
 from asyncruns.wire import Run
@@ -272,6 +274,40 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, capsys: pytest.C
         assert words in capsys.readouterr().err
     assert main(["monitor"]) == 2
     assert "pass ids, --file FILE, or --journal JOURNAL" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="it is a file that can be opened, and not read")
+async def test_a_file_that_fails_later_ends_no_watch(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    async with Client(emulator.base_url) as client:
+        (run,) = await runs_on(emulator, client, Scenario(working=3))
+        assert await monitored(emulator, name(run), "--file", "/proc/self/mem") == 2
+    said = capsys.readouterr()
+    assert said.out.endswith("1 run: 1 completed\n")
+    assert said.err == "asyncruns: /proc/self/mem can't be read: Input/output error\n"
+
+
+async def test_of_many_runs_that_cannot_be_watched_ten_are_named(
+    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ids"
+    path.write_text("".join(f'{{"id": "x{number}", "kind": "of_ours"}}\n' for number in range(30)))
+    assert await monitored(emulator, "--file", str(path)) == 2
+    said = capsys.readouterr()
+    assert said.out.endswith("30 runs: 30 not watched\n")
+    assert said.err.count("\n") == 10
+
+
+def test_lines_report_that_the_server_is_away_again_after_a_watch_has_gone_on_with_another_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    board, lines = MonitorBoard(), MonitorLines()
+    row = board.add("one", RunRef("response", ("resp_1",)))
+    lost = ConnectivityChanged(connectivity=Connectivity.LOST, cause=OSError("away"))
+    lines.happened(row, lost)
+    board.moved(row, RunRef("response", ("resp_2",)))
+    lines.happened(row, StatusChanged(status="queued", phase=Phase.PENDING, previous=None, run=None))
+    lines.happened(row, lost)
+    assert capsys.readouterr().err == "asyncruns: connection lost: away\n" * 2
 
 
 def test_a_terminal_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
