@@ -137,7 +137,7 @@ class Frame:
         if self._paused is None:
             return board.choose(most, self._words(), self.only)
         words = self._words()
-        rows = (row for row in self._paused if self.only in (None, row.group) and row.has_words(words))
+        rows = (row for row in self._paused if self.only in (None, row.group) and (not words or row.has_words(words)))
         return list(islice(rows, most))
 
     def _words(self) -> list[str]:

@@ -188,8 +188,12 @@ def make_options(source: str, output: str) -> Any:
 def test_a_browser_draws_the_page(tmp_path: Path) -> None:
     page = tmp_path / "runs.html"
     bare = timeline(3, statuses=(), calls=(), polls=(), submits=())
-    page.write_text(page_of([timeline(), timeline(2, label=EVIL), bare], "runs", 2000.0))
+    strange = timeline(4, statuses=tuple(TimedStatus(1001.0, name, "running") for name in ("__proto__", "constructor")))
+    html = page_of([timeline(), timeline(2, label=EVIL), bare, strange], "runs", 2000.0)
+    asks = "<script>document.body.dataset.facts = facts(rows[3]) + ({})[0];</script></body>"
+    page.write_text(html.replace("</body>", asks))
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     dom = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, timeout=60, check=True).stdout
-    assert b'data-ready="3"' in dom
-    assert b"completed 3" in dom
+    assert b'data-ready="4"' in dom
+    assert b"completed 4" in dom
+    assert re.search(rb'data-facts="[^"]*  __proto__  [^"]*  constructor  [^"]*undefined"', dom)
