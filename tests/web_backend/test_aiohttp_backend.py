@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from backend import ROOT, SECRET
 
+from asyncruns import SQLiteJournal
 from asyncruns.testing import Emulator, FunctionCall, Scenario
 
 pytestmark = [pytest.mark.real_time, pytest.mark.asyncio]
@@ -70,8 +71,9 @@ class Workers:
 
     async def answer(self, name: str) -> Any:
         """Fetch the state of a question until there is an answer; return that."""
-        while (found := await self.get(name))[0] == 202:
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENCE_S):
+            while (found := await self.get(name))[0] == 202:
+                await asyncio.sleep(0.1)
         assert found[0] == 200
         return found[1]
 
@@ -79,6 +81,12 @@ class Workers:
         """Send a webhook that is not signed; return the status of the answer."""
         async with self._http.post(f"{self.urls[-1]}/webhooks", json=event) as response:
             return response.status
+
+    async def all_created(self) -> None:
+        """Wait until the journal has the responses of all questions."""
+        async with SQLiteJournal(self._folder / "questions.db") as journal, asyncio.timeout(PATIENCE_S):
+            while not all(record.ref for record in await journal.read()):
+                await asyncio.sleep(0.02)
 
     def seen(self, operation: str) -> list[str]:
         return [seen.path for seen in self.emulator.requests if seen.operation == operation]
@@ -108,16 +116,10 @@ async def workers(folder: Path, scenario: Scenario, *starts: int, **more: Any) -
                     await running.stop(process, signal.SIGKILL)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 async def test_no_question_is_lost_or_answered_twice_when_all_workers_are_killed(tmp_path: Path) -> None:
     async with workers(tmp_path, CALLING, 0, 0) as running:
         names = [await running.ask("Weather in Paris?") for _ in range(6)]
-        await until(lambda: len(set(running.seen("poll"))) == len(names))  # all are created; a tool takes 1 s
+        await running.all_created()  # and no output was submitted yet: a tool takes 1 s
         for process in [*running.running]:
             await running.stop(process, signal.SIGKILL)
         await running.start(0, 0)
@@ -138,7 +140,7 @@ async def test_a_question_that_was_just_asked_survives_a_kill(tmp_path: Path) ->
 async def test_a_worker_that_is_stopped_leaves_its_questions_to_another(tmp_path: Path) -> None:
     async with workers(tmp_path, CALLING, 0) as running:
         name = await running.ask("Weather in Paris?")
-        await until(lambda: bool(running.seen("poll")))
+        await running.all_created()
         await running.start(0)
         assert await running.stop(running.running[0], signal.SIGTERM) == ""
         assert await running.answer(name) == {"status": "completed", "answer": "Sunny."}
@@ -151,8 +153,7 @@ async def test_a_webhook_at_one_worker_makes_another_one_poll(tmp_path: Path) ->
     async with workers(tmp_path, Scenario(working=3.0, answer="Sunny."), 0, 1, **polled_rarely) as running:
         name = await running.ask("Weather in Paris?")
         assert await running.get(name) == (202, {"status": "running", "answer": None})
-        async with asyncio.timeout(PATIENCE_S):
-            assert await running.answer(name) == {"status": "completed", "answer": "Sunny."}
+        assert await running.answer(name) == {"status": "completed", "answer": "Sunny."}
         assert len(running.seen("poll")) <= 3
 
 
