@@ -237,9 +237,7 @@ class NotOwnerError(JournalError):
         watch: The key of the watch in its journal; "" if that is not known.
     """
 
-    def __init__(self, message: str, watch: str = "") -> None:
-        super().__init__(message)
-        self.watch: str = watch
+    watch: str = ""
 
 
 class InvalidRequestError(AsyncRunsError, ValueError):

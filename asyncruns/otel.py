@@ -49,8 +49,8 @@ try:
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, SpanKind, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-except ImportError as error:
-    raise ConfigurationError("asyncruns.otel needs OpenTelemetry's API: pip install 'asyncruns[otel]'") from error
+except ImportError as _missing:
+    raise ConfigurationError("asyncruns.otel needs OpenTelemetry's API: pip install 'asyncruns[otel]'") from _missing
 
 _NAME: Final = "asyncruns"
 _AT_WORK: Final = (Phase.PENDING, Phase.RUNNING)

@@ -97,7 +97,7 @@ class Monitor:
     fleet: Fleet[Any]
 
     def __init__(self, options: argparse.Namespace, clients: ClientsByNeed, journal: Journal | None) -> None:
-        self.board = MonitorBoard()
+        self.board: MonitorBoard = MonitorBoard()
         self._options = options
         self._clients = clients
         self._journal = journal

@@ -76,9 +76,9 @@ class Frame:
         self.message = ""
         self.details: list[Line] | None = None
         self.opened: MonitorRow | None = None
-        self.scroll = 0
+        self.scroll: int = 0
         self.has_keys = True
-        self.room = 1
+        self.room: int = 1
         self._top = 0
         self._selected: Selected | None = None
         self._paused: list[Line] | None = None

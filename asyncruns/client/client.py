@@ -57,12 +57,13 @@ from asyncruns.transport.auth import (
 from asyncruns.transport.followed import FollowedTransport
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
+from asyncruns.watch.begin_recording import begin_as_created, checked_journal
 from asyncruns.watch.handover import Token, token_alone
 from asyncruns.watch.holders import ask_watch
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import WatchRecorder, begin_as_created, checked_journal
+from asyncruns.watch.recorder import WatchRecorder
 from asyncruns.watch.resume import release_unentered, resumed_watchers
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.watch.watcher import RunWatcher

@@ -33,13 +33,13 @@ from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.webhooks import WebhookEvent
 from asyncruns.streams.event_stream import EventStream
 from asyncruns.tools import Toolset
+from asyncruns.watch.begin_recording import checked_journal
 from asyncruns.watch.handover import token_alone
 from asyncruns.watch.logs import FLEET_LOG, warn_of_unresumed
 from asyncruns.watch.observers import Observer
 from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import checked_journal
 from asyncruns.wire import Run
 from asyncruns.wire.codec import Object
 

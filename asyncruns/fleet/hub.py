@@ -35,13 +35,13 @@ from asyncruns.timeline import TimelineFile
 from asyncruns.tools import Toolset
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.user_code.guarded_telemetry import GuardedTelemetry
+from asyncruns.watch.begin_recording import begun_now, check_label, record_of, record_privately, with_its_tools
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.handover import Token, check_has_journal, token_in
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, keeps_open_watches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
-from asyncruns.watch.recorder import begun_now, check_label, record_of, record_privately, with_its_tools
 
 R = TypeVar("R")
 

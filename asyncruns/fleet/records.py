@@ -23,20 +23,12 @@ from asyncruns.errors import JournalError, NotOwnerError
 from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import Asked, Reason, RunRef
 from asyncruns.lifecycle.records import WatchRecord, Wish, ref_of
+from asyncruns.watch.begin_recording import asked_for, begun_now, check_is_free, record_of
 from asyncruns.watch.handover import Token
 from asyncruns.watch.holders import ask_watch, hold, holder_of, let_go
 from asyncruns.watch.logs import FLEET_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import (
-    WatchRecorder,
-    asked_for,
-    begun_now,
-    check_is_free,
-    gone_on_as,
-    may_be_forgotten,
-    record_of,
-    refused_by,
-)
+from asyncruns.watch.recorder import WatchRecorder, gone_on_as, may_be_forgotten, refused_by
 
 RECORDS_AT_ONCE: Final = 100  # watches in one call of the journal
 UNDELIVERED_S: Final = 0.5  # an outcome is recorded if it was not delivered for this long

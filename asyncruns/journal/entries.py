@@ -124,30 +124,36 @@ def unreadable(key: str, error: Exception) -> JournalError:
     )
 
 
+def _not_owned(key: str, message: str) -> NotOwnerError:
+    error = NotOwnerError(message)
+    error.watch = key
+    return error
+
+
 def not_there(key: str) -> NotOwnerError:
     """Return the error for a watch that is not in the journal."""
-    return NotOwnerError(
+    return _not_owned(
+        key,
         f"Watch {key!r} is not in the journal: it was never added, or its outcome was delivered, perhaps by another "
         "process. This process must not go on with it",
-        key,
     )
 
 
 def of_another(key: str) -> NotOwnerError:
     """Return the error for a watch that another process owns, or no process."""
-    return NotOwnerError(
+    return _not_owned(
+        key,
         f"Watch {key!r} is not owned by this process: another one has taken it, or it was left to any that claims it. "
         "This process must not go on with it, unless claim() returns it",
-        key,
     )
 
 
 def watched_as(ref: str, key: str) -> NotOwnerError:
     """Return the error for a run, as a text, that belongs to the watch with this key."""
-    return NotOwnerError(
+    return _not_owned(
+        key,
         f"The run {ref} belongs to watch {key!r} in the journal, and a run has one watch: wait for that one, or call "
         "claim(), which returns it if no living process owns it",
-        key,
     )
 
 

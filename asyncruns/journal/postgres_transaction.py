@@ -57,7 +57,8 @@ class Transaction:
 
     def __init__(self, connection: psycopg.Connection[Any], owner: str, codec: Codec | None) -> None:
         self._connection = connection
-        self.owner, self.codec = owner, codec
+        self.owner: str = owner
+        self.codec: Codec | None = codec
         self.watches: dict[str, LockedWatch] = {}
         self.refs: dict[str, str] = {}
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from asyncruns.errors import JournalError
 from asyncruns.resources.new_run import NewRun
+from asyncruns.watch.begin_recording import check_label, recorder_of_create
 from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.recorder import WatchRecorder, check_label, recorder_of_create
+from asyncruns.watch.recorder import WatchRecorder
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.watch.watcher import settle_later
 

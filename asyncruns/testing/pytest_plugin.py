@@ -34,7 +34,7 @@ async def _emulator() -> AsyncIterator[Emulator]:
         yield emulator
 
 
-asyncruns_emulator = pytest.fixture(name="asyncruns_emulator")(_emulator)
+asyncruns_emulator: Any = pytest.fixture(name="asyncruns_emulator")(_emulator)
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ class RecordingFile:
             raise ConfigurationError(
                 f"{self.path} exists: a recording needs a file of its own. Delete it, or record to another path"
             ) from None
-        self.close = weakref.finalize(self, os.close, self._descriptor)
+        self.close: weakref.finalize[..., Any] = weakref.finalize(self, os.close, self._descriptor)
 
     @property
     def is_closed(self) -> bool:

@@ -31,8 +31,8 @@ class ReplayedStream(ByteStream):
     """The recorded pieces of a body, each at its time."""
 
     def __init__(self, request: Request, began: float, opened: RecordedLine, pieces: list[Piece]) -> None:
-        self.status = opened.status
-        self.headers = opened.headers
+        self.status: int = opened.status
+        self.headers: Mapping[str, str] = opened.headers
         self._request = request
         self._began = began
         self._pieces = pieces

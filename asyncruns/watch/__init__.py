@@ -9,6 +9,7 @@ options          the options of a watch, and their checks
 requests         sends one request, and returns its result as an event
 call_answerer    has the calls of a round answered: by handlers first, then by the toolset
 recorder         writes into a journal which calls begin, their outputs, and each submit
+begin_recording  how that begins: anew, with a token, or with what was left
 holders          what watches which run with a journal, and what other processes ask of it
 resume           takes up what a journal has of single watches; recorded_end: how a run that is gone had ended
 handover         texts with which another process goes on with a watch; traces: the trace context of the caller

@@ -16,12 +16,13 @@ from asyncruns.errors import APIError, InvalidRequestError, JournalError
 from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.records import WatchRecord, ref_of
 from asyncruns.tools import Toolset
+from asyncruns.watch.begin_recording import claim_to_record, with_its_tools
 from asyncruns.watch.holders import let_go
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten, warn_of_unresumed
 from asyncruns.watch.open_watches import OpenWatches, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options
 from asyncruns.watch.recorded_end import recorded_cause
-from asyncruns.watch.recorder import WatchRecorder, claim_to_record, with_its_tools
+from asyncruns.watch.recorder import WatchRecorder
 from asyncruns.watch.watcher import RunWatcher
 
 TOLD_BY_FLEETS: Final = "An earlier process has recorded that it was not created: Fleet.resume() tells that"

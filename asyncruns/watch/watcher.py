@@ -47,6 +47,7 @@ from asyncruns.lifecycle.records import Wish, ref_of
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.watch.begin_recording import begin_as_created, begin_to_record, check_label, go_on_to_record, record_of
 from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
@@ -57,14 +58,7 @@ from asyncruns.watch.open_watches import OpenWatch, open_watches_of, take_claime
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.recorded_end import recorded_end
-from asyncruns.watch.recorder import (
-    WatchRecorder,
-    begin_as_created,
-    begin_to_record,
-    check_label,
-    go_on_to_record,
-    record_of,
-)
+from asyncruns.watch.recorder import WatchRecorder
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.watch.subscribers import Subscribed, Subscribers
 from asyncruns.wire.plain import Held

@@ -259,9 +259,12 @@ def terminal(*arguments: str, **environment: str) -> Iterator[Terminal]:
     os.set_blocking(master, False)
     begin = "import os, termios; os.setsid(); import fcntl; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
     code = f"{begin} import sys; from asyncruns.cli import main; sys.exit(main())"
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
+    }  # xdist sets them
     process = subprocess.Popen(
         [sys.executable, "-c", code, "monitor", *arguments],
-        stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm-256color", **environment},
+        stdin=slave, stdout=slave, stderr=slave, env={**inherited, "TERM": "xterm-256color", **environment},
     )  # fmt: skip
     try:
         yield Terminal(process, master, slave)

@@ -120,7 +120,8 @@ def test_a_process_that_was_stopped_begins_nothing_more(dsn: str, attempt: int) 
             begun = max(len(record.calls) for record in taken)
             os.kill(process.pid or 0, signal.SIGCONT)
             number, error = await asyncio.to_thread(received, connection)
-            assert error == "NotOwnerError"
+            # Or it was stopped before it read the answer to a COMMIT: then the connection is lost.
+            assert error in ("NotOwnerError", "JournalError")
             assert number >= begun - 1
             calls = {record.key: record.calls for record in await journal.read()}
             assert calls == {record.key: record.calls for record in taken}

@@ -30,7 +30,7 @@ from asyncruns import (
 from asyncruns.fleet.member import Member
 from asyncruns.lifecycle.records import key_of_run
 from asyncruns.testing import Scenario
-from asyncruns.watch.recorder import record_of
+from asyncruns.watch.begin_recording import record_of
 
 
 @pytest.fixture
