@@ -35,7 +35,7 @@ GUIDES = sorted((ROOT / "examples" / "guides").glob("*.md"))
 INDEX = ROOT / "examples" / "README.md"
 OTHER_PAGES = [INDEX, ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-WITH_ARGUMENTS = "many_prompts.py"  # see test_many_prompts.py
+HAVE_TESTS = {"many_prompts.py", "aiohttp_backend.py"}  # test_many_prompts.py, web_backend/test_aiohttp_backend.py
 MOST_LINES = 150
 
 
@@ -182,11 +182,12 @@ async def test_the_dialect_of_the_guide_to_dialects_is_watched(tmp_path: Path) -
     assert "48 results" in printed
 
 
-def test_the_guide_to_web_backends_quotes_the_example() -> None:
-    program = (ROOT / "examples" / "web_backend" / "app.py").read_text(encoding="utf-8")
+def test_the_guide_to_web_backends_quotes_the_examples() -> None:
+    files = [ROOT / "examples" / "web_backend" / "app.py", ROOT / "examples" / "aiohttp_backend.py"]
+    programs = [file.read_text(encoding="utf-8") for file in files]
     quoted = blocks_of(ROOT / "examples" / "guides" / "web-backend.md", "py")
     assert len(quoted) > 5
-    assert [block for block in quoted if block not in program] == []
+    assert [block for block in quoted if not any(block in program for program in programs)] == []
 
 
 @pytest.mark.real_time
@@ -298,7 +299,7 @@ def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
 
 
 @pytest.mark.real_time
-@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.name != WITH_ARGUMENTS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.name not in HAVE_TESTS], ids=lambda path: path.name)
 async def test_an_example_runs(emulator: Emulator, path: Path) -> None:
     assert await run_python(str(path))
 

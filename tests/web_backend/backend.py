@@ -87,7 +87,9 @@ class Backend:
 
 
 @asynccontextmanager
-async def backend(scenario: Scenario | None = None, *options: str) -> AsyncIterator[Backend]:
+async def backend(
+    scenario: Scenario | None = None, *options: str, poll_after_ms: float | None = None
+) -> AsyncIterator[Backend]:
     """Run the backend, with these options of uvicorn; by default each run calls each tool once."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -95,7 +97,9 @@ async def backend(scenario: Scenario | None = None, *options: str) -> AsyncItera
             free.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{free.getsockname()[1]}"
             script = default_scenario if scenario is None else lambda request: scenario
-            emulator = Emulator(script, webhook_url=f"{url}/webhooks", webhook_secret=SECRET)
+            emulator = Emulator(
+                script, webhook_url=f"{url}/webhooks", webhook_secret=SECRET, poll_after_ms=poll_after_ms
+            )
             await stack.enter_async_context(emulator)  # before the port is free, or it could get this one
         running = Backend(url, emulator, Path(folder, "questions.db"))
         try:

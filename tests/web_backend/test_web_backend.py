@@ -123,3 +123,13 @@ async def test_questions_survive_each_of_several_workers() -> None:
         for events in await asyncio.gather(*[all_of(running, question) for question in questions]):
             assert answer_in(events) == "Sunny."
         assert running.seen("create_response") == running.seen("submit") == len(questions)
+
+
+async def test_a_webhook_at_any_worker_announces_the_end_of_a_question_that_has_no_stream() -> None:
+    async with backend(Scenario(working=4.0, answer="Sunny."), "--workers", "2", poll_after_ms=30_000.0) as running:
+        questions = [await running.ask("Weather in Paris?") for _ in range(3)]
+        for worker in running.workers():
+            os.kill(worker, signal.SIGKILL)  # what is taken up is polled, each 30 s at most
+        async with asyncio.timeout(20):
+            for events in await asyncio.gather(*[all_of(running, question) for question in questions]):
+                assert answer_in(events) == "Sunny."
