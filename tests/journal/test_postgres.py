@@ -59,7 +59,7 @@ def database(postgres: PostgresServer) -> str:
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(history=st.lists(st.tuples(st.booleans(), operations()), max_size=30))
+@given(history=st.lists(st.tuples(st.booleans(), operations(waits=False)), max_size=30))
 def test_it_does_what_one_in_memory_does(
     database: str, postgres: PostgresServer, history: Sequence[tuple[bool, Operation]]
 ) -> None:
