@@ -259,7 +259,7 @@ class Monitor:
     # What a view may ask for
 
     async def cancel(self, row: MonitorRow) -> str:
-        """Have a run cancelled, and return what was done, in words. Safe to cancel."""
+        """Cancel a run, or ask what watches it to do so, and return what was done, in words. Safe to cancel."""
         try:
             if row.owner and self._journal is not None and await self._journal.ask(row.ref, Wish.CANCEL):
                 return f"{row.owner} was asked to cancel it"

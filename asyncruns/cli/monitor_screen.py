@@ -46,7 +46,7 @@ class ScreenSource(Protocol):
     fleet: Fleet[Any]
 
     async def cancel(self, row: MonitorRow) -> str:
-        """Have a run cancelled, and return what was done."""
+        """Cancel a run, and return what was done."""
         ...
 
     async def fetch(self, row: MonitorRow) -> ShownRun:

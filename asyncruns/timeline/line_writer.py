@@ -74,7 +74,7 @@ class LineWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Have the lines written that were put so far; returns at once."""
+        """Begin to write the lines that were put so far; returns at once."""
         lines, self._lines = self._lines, []
         if not lines or self._thread is None:
             return

@@ -1,6 +1,6 @@
 """Finds the fields of JSON that are credentials by their names, such as the headers of an MCP server.
 
-What is shown or kept must not have them. It works on bytes, so that a body that is no JSON, or a part of one, is
+What is shown or kept must not have them. It works on bytes, so that a body that is not JSON, or a part of one, is
 changed in nothing else.
 """
 
