@@ -14,7 +14,7 @@ from msgspec import Struct
 from asyncruns.cli.output import counted, on_one_line, say, say_json, shortened
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Call, RunRef
-from asyncruns.lifecycle.records import WatchRecord, ref_of
+from asyncruns.lifecycle.records import CANCEL_STEP, WatchRecord, ref_of
 
 SHOWN_CALLS: Final = 3
 SHOWN_LABEL: Final = 60  # characters
@@ -150,7 +150,9 @@ def _waits_in_journal(record: WatchRecord) -> Iterator[str]:
     ready = [call.call_id for call in record.calls if call.output is not None and not call.accepted_at]
     if open_calls:
         yield f"{counted(len(open_calls), 'call')} had begun, without an output: {_some(open_calls)}"
-    if record.submitting:
+    if record.submitting == CANCEL_STEP:
+        yield "its cancel was asked for"
+    elif record.submitting:
         yield f"a submit of {counted(len(record.submitting), 'output')} was under way"
     elif ready:
         yield f"{counted(len(ready), 'output')} still to be submitted: {_some(ready)}"

@@ -256,6 +256,8 @@ class Member(Slot):
         if self._started == -math.inf:
             self._started = now
             self.receive(ev.Begun(now, given))
+            if self.recorder is not None and self.recorder.is_cancel_asked and not self.is_over:
+                self.receive(ev.CancelAsked(now))
         elif self.machine.end is not None:
             self._finish(self.machine.end)
         else:

@@ -317,9 +317,9 @@ class Runner(Host[Member]):
         send = partial(self._send_anyhow, member, request, asked)
         if member.trace is not None:
             send = partial(followed, member.trace, asked, send)
-        if member.recorder is None or asked is not Asked.SUBMIT:
+        if member.recorder is None:
             return await send()
-        return await member.recorder.submit(send, may_be_lost=not member.client.dialect.shows_submits)
+        return await member.recorder.change(asked, send, may_be_lost=not member.client.dialect.shows_submits)
 
     async def _send_anyhow(self, member: Member, request: Request, asked: Asked) -> Observed | Refused:
         event = None

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 from asyncruns.lifecycle.values import Call, RunRef
 from asyncruns.wire.plain import Plain
+
+CANCEL_STEP: Final = ("cancel",)
+"""What a watch is submitting whose run is to be cancelled."""
 
 
 class Wish(enum.Enum):
@@ -53,7 +56,7 @@ class WatchRecord(Plain, frozen=True, kw_only=True):
         calls: Its calls that have begun, in the order in which they did.
         submitting: Keys of the calls whose outputs were about to be submitted, if it is not known that they were
             accepted or refused. Of a run that is not created: `("create",)` if its create was about to be sent, or
-            `("thread", id)` if a thread was created for it.
+            `("thread", id)` if a thread was created for it. `CANCEL_STEP` if the run is to be cancelled.
         creating: What it takes to ask for the run again, as plain JSON, with its `dialect`; None once it is created.
         outcome: How it finished, if that was recorded but not delivered: the outcome's `to_dict()`.
         owner: The living process that owns it, in words; "" for none. Only `Journal.read` sets it.

@@ -428,10 +428,11 @@ class Engine(Generic[R]):
                 send = partial(self._send_change, request, asked, following)
                 if self._trace is not None:
                     send = partial(followed, self._trace, asked, send)
-                if self._recorder is None or asked is not Asked.SUBMIT:
+                if self._recorder is None:
                     event = await send()
                 else:
-                    event = await self._recorder.submit(send, may_be_lost=not self._client.dialect.shows_submits)
+                    shows = self._client.dialect.shows_submits
+                    event = await self._recorder.change(asked, send, may_be_lost=not shows)
                 is_cut_off = False
             finally:
                 del self._changing[scope]

@@ -32,13 +32,14 @@ from asyncruns.lifecycle import (
     RunRef,
 )
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
-from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, key_of_call, ref_of
+from asyncruns.lifecycle.records import CANCEL_STEP, CallRecord, WatchRecord, Wish, key_of_call, ref_of
 from asyncruns.watch.handover import HandedOver, handed_over
 from asyncruns.watch.holders import let_go
 from asyncruns.watch.logs import WATCH_LOG, log_unwritten
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 
 RETRY_PAUSES_S: Final = (0.1, 0.5, 2.0, 5.0)  # before a write that failed is tried again; the last one repeats
+CANCEL_WAITS_S: Final = 1.0  # for a journal, before the cancel is sent: its caller may wait for 5 s only
 LOST: Final = "The process ended while the outputs were being submitted, so it is not known if they were accepted"
 
 
@@ -56,7 +57,8 @@ class WatchRecorder:
         is_forgotten: Whether the journal forgets the watch, so that nothing more is written.
         is_left: Whether the journal keeps the watch although it has finished: its run is still to be created.
         on_wish: Called with what is asked of a single watch, as for `grant`.
-        is_cancel_asked: Whether a cancel was asked for before a single watch was entered.
+        is_cancel_asked: Whether a cancel was asked for before the watch begins: of an earlier watch, which did not see
+            the run end, or by another process.
         settling: Writes that a single watch was left, in the background; None until then.
         refused: Why a fleet could not add the watch at the last try; None if it could.
     """
@@ -108,6 +110,7 @@ class WatchRecorder:
         """Go on from what the journal has of the watch."""
         self.record: WatchRecord = record
         self._lost = record.submitting
+        self.is_cancel_asked = self.is_cancel_asked or record.submitting == CANCEL_STEP
         self._calls_left = _open_calls_in(record.outcome)
         self._claimed = {call.key: call for call in record.calls}  # begun before this watch, until the next submit
         self._written = {call.key for call in record.calls if call.output is not None}
@@ -229,17 +232,33 @@ class WatchRecorder:
         """Note which outputs the next submit has."""
         self._to_submit = {key_of_call(call): (call, output) for call, output in answers}
 
-    async def submit(
-        self, send: Callable[[], Awaitable[Observed | Refused]], *, may_be_lost: bool
+    async def change(
+        self, asked: Asked, send: Callable[[], Awaitable[Observed | Refused]], *, may_be_lost: bool
     ) -> Observed | Refused:
-        """Write that outputs are about to be submitted, send them, write what became of them, and return that.
+        """Write that outputs are about to be submitted, or the run cancelled, send that, and return what became of it.
 
-        Safe to cancel: it is then written that they were about to be submitted, or nothing.
+        Safe to cancel: it is then written that this was about to happen, or nothing.
 
         Args:
+            asked: What is sent: a submit or a cancel.
             send: Sends the request.
             may_be_lost: Whether no poll can show that these outputs were accepted before the watch was resumed.
         """
+        if asked is Asked.CANCEL:
+            return await self._cancel(send)
+        return await self._submit(send, may_be_lost=may_be_lost)
+
+    async def _cancel(self, send: Callable[[], Awaitable[Observed | Refused]]) -> Observed | Refused:
+        """Write that the run is to be cancelled, so that `resume` does that; it is sent although that fails."""
+        if not self.is_forgotten:
+            with anyio.move_on_after(CANCEL_WAITS_S):
+                cancelling = self._journal.submitting
+                await self._try(lambda: cancelling(self.key, CANCEL_STEP), "that a run is to be cancelled")
+        return await send()
+
+    async def _submit(
+        self, send: Callable[[], Awaitable[Observed | Refused]], *, may_be_lost: bool
+    ) -> Observed | Refused:
         if self.is_forgotten:  # the caller has left, and a pending submit is sent all the same
             return await send()
         lost, self._lost = self._lost, ()
