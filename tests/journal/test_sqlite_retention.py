@@ -29,9 +29,8 @@ def path(tmp_path: Path) -> Path:
 def make_older(path: Path, seconds: float) -> None:
     """Let what is in a journal have been written earlier."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(
-            "UPDATE watches SET created_at = created_at - ?1, finished_at = finished_at - ?1", (seconds,)
-        )
+        change = "UPDATE watches SET created_at = created_at - ?, finished_at = finished_at - ?"
+        connection.execute(change, (seconds, seconds))
 
 
 async def finish_some(journal: SQLiteJournal) -> None:
