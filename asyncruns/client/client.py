@@ -139,9 +139,9 @@ class Client(AsyncOnly, KnownServers, OtherNames):
         webhook_secret: The secret that webhooks are checked with, or several of which one must fit, as while a secret
             is being replaced. By default the environment variable OPENAI_WEBHOOK_SECRET, as in the official client.
         journal: A journal that was opened, such as `SQLiteJournal(path)`: every watch of this client writes down before
-            its first poll which run it watches, and then each call, output and submit. If the process dies, `resume`,
-            or that of a fleet, takes up what is left. An outcome that a caller gets is forgotten. It is borrowed: not
-            closed here. A run is written down as soon as it is created, so one whose create was under way is not.
+            its first poll which run it watches, and then each call, output and submit. What `run` is asked for is
+            written down before anything is sent. If the process dies, `resume`, or that of a fleet, takes up what is
+            left. An outcome that a caller gets is forgotten. It is borrowed: not closed here.
         telemetry: Follows what this client does, such as `asyncruns.otel.OpenTelemetry()`, which makes traces and
             metrics of it, or `TimelineFile(path)`; or several of them. Default None.
 

@@ -116,7 +116,7 @@ class Reason(enum.Enum):
     SUBMIT_REFUSED = "submit_refused"
     MAX_ROUNDS = "max_rounds"  # the run asks for more calls after `max_rounds` rounds
     SUBMIT_LOST = "submit_lost"  # the answer to a submit was lost, and no poll can show whether it was accepted
-    TAKEN_OVER = "taken_over"  # by the journal, another process watches the run, or has left it there
+    TAKEN_OVER = "taken_over"  # by the journal, something else watches the run, or what follows it
     NOT_CREATED = "not_created"  # in a fleet only: the run could not be created, or was not, since the fleet was left
     BROKE = "broke"  # in a fleet only: an unexpected error in one watch, which must not end the others
 

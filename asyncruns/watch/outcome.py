@@ -68,7 +68,7 @@ _WHY: Final = {
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
     Reason.MAX_ROUNDS: "it asked for calls again after max_rounds rounds; pass outputs to watcher.submit() to go on",
     Reason.NOT_CREATED: "the run could not be created, or was not, since the fleet was left",
-    Reason.TAKEN_OVER: "by the journal, the run is watched elsewhere, or was left for resume(), or was delivered",
+    Reason.TAKEN_OVER: "by the journal, the run is watched elsewhere, goes on as another run, or was delivered",
     Reason.BROKE: "watching it raised an unexpected error; the other watches go on",
     Reason.SUBMIT_LOST: "the answer to a submit was lost, and polls can't show if it was accepted; a new run may go on",
 }
