@@ -276,7 +276,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, capsys: pytest.C
     assert "pass ids, --file FILE, or --journal JOURNAL" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="it is a file that can be opened, and not read")
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="there is no file that can be opened, and not read")
 async def test_a_file_that_fails_later_ends_no_watch(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     async with Client(emulator.base_url) as client:
         (run,) = await runs_on(emulator, client, Scenario(working=3))
