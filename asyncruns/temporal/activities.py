@@ -99,7 +99,7 @@ class Activities:
                 if isinstance(event, OutputsSubmitted):
                     break
                 if isinstance(event, Ended):
-                    return _checked(report_of(event.outcome))
+                    return _checked(report_of(event.outcome, watch))
             watch.cancel()
             return RunReport(token=token_in(watch.token()))
 
@@ -109,7 +109,7 @@ class Activities:
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
             await watch.created()  # a token is claimed in the background
             await watch.cancel_run()
-            return _checked(report_of(await watch))
+            return _checked(report_of(await watch, watch))
 
     @activity.defn(name=names.FETCH_MESSAGES)
     async def messages(self, ref: RunRef) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from asyncruns.lifecycle import Call, RunRef
+from asyncruns.lifecycle import Call, RunRef, TokenUsage
 from asyncruns.watch.handover import Token
 
 WATCH: Final = "asyncruns.watch"
@@ -69,11 +69,13 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
         token: What to go on with; None if the run has ended.
         answer_within: Seconds within which its calls must be answered: then it expires, or its watch times out. None
             if there is no limit.
+        used: The tokens that the run of the outcome has used, without those of runs that it follows.
     """
 
     outcome: dict[str, Any] | None = None
     token: Token | None = None
     answer_within: float | None = None
+    used: TokenUsage = TokenUsage()
 
 
 class CallJob(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -42,14 +42,21 @@ _RUNS: Final[Mapping[str, type[Any]]] = {
 
 
 def report_of(outcome: AnyOutcome[Any], watch: Watch[Any] | None = None) -> RunReport:
-    """Return an outcome as a value; with its watch, also by when calls must be answered."""
+    """Return an outcome as a value; with its watch, also by when calls must be answered, and what the run has used."""
     token = outcome.token
     by = math.inf if watch is None else watch._answer_by
     return RunReport(
         outcome=outcome.to_dict(),
         token=token_in(token) if token else None,
         answer_within=by - loop_time() if by < math.inf else None,
+        used=TokenUsage() if watch is None else _used_by(outcome),
     )
+
+
+def _used_by(outcome: AnyOutcome[Any]) -> TokenUsage:
+    if outcome.run is None:
+        return TokenUsage()
+    return outcome._client.dialect.snapshot(outcome.run).usage or TokenUsage()
 
 
 def outcome_of_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,7 +97,7 @@ async def connected(address: str, plugin: AsyncRunsPlugin, converter: DataConver
                 address, plugins=[plugin], data_converter=converter or DataConverter.default
             )
         except RuntimeError:
-            time.sleep(0.05)
+            await asyncio.sleep(0.05)
     raise TimeoutError(address)
 
 
@@ -139,6 +141,7 @@ class Stage:
         """Start a workflow for the worker that was made last."""
         assert self._temporal is not None
         name = f"w-{uuid.uuid4().hex[:12]}"
+        options.setdefault("execution_timeout", timedelta(seconds=20.0))  # an error in a workflow would hang it
         handle: WorkflowHandle[Any, Any] = await self._temporal.start_workflow(
             workflow, args=args, id=options.pop("id", name), task_queue=self.task_queue, **options
         )
@@ -153,3 +156,7 @@ class Stage:
         """Create a thread and a run on it, as the emulator's script for the assistant says."""
         thread = await self.client.threads.create(messages=[{"role": "user", "content": "Hello"}])
         return await self.client.threads.runs.create(thread.id, assistant_id=assistant, **parameters)
+
+    async def new_response(self, model: str = "gpt", **parameters: Any) -> Any:
+        """Create a response in the background, as the emulator's script for the model says."""
+        return await self.client.responses.create(model=model, input="Hello", background=True, **parameters)
