@@ -84,21 +84,15 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
         token: What to go on with; None if the run has ended.
         answer_within: Seconds within which its calls must be answered: then it expires, or its watch times out. None
             if there is no limit.
-<<<<<<< HEAD
         used: The tokens that the run of the outcome has used, without those of runs that it follows.
-=======
         run: The run of the shard that it is about; None outside of a shard.
->>>>>>> main
     """
 
     outcome: dict[str, Any] | None = None
     token: Token | None = None
     answer_within: float | None = None
-<<<<<<< HEAD
     used: TokenUsage = TokenUsage()
-=======
     run: ShardRun | None = None
->>>>>>> main
 
 
 class CallJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
