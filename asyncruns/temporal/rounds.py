@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from asyncruns import errors
 from asyncruns.errors import APIError, AsyncRunsError, ConfigurationError, ForeignError, InvalidRequestError
@@ -243,8 +243,8 @@ def is_without_toolset(error: ActivityError) -> bool:
 
 def is_leaving(error: BaseException) -> bool:
     """Return whether an activity ended because this task of the workflow was cancelled, not for its own sake."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) or (task is not None and task.cancelling() > 0)
+    task = asyncio.current_task()  # it may count no cancel: the SDK takes that back while it waits for an activity
+    return is_cancelled_exception(error) or (task is not None and task.cancelling() > 0)
 
 
 async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) -> RunReport:

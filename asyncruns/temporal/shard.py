@@ -90,8 +90,9 @@ class ShardWorkflow:
         adding = asyncio.create_task(self._add_again())
         try:
             await self._watch_all()
-        except asyncio.CancelledError:
-            await self._leave()
+        except (asyncio.CancelledError, ActivityError) as error:
+            if is_leaving(error):
+                await self._leave()
             raise
         finally:
             adding.cancel()
