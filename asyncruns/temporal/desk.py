@@ -40,12 +40,15 @@ class Desk:
             await workflow.wait_condition(lambda: key in self._outputs)
         except asyncio.CancelledError:
             if key not in self._outputs:
+                self._close(key)
                 raise  # a person who was told that the answer is taken does not answer again, so it must not be lost
-        finally:
-            self._open.pop(key, None)
-            if not self._open:
-                note_waiting(for_people=False)
+        self._close(key)  # not in a `finally`, which may be executed outside of the workflow, when it is forgotten
         return self._outputs.pop(key)
+
+    def _close(self, key: tuple[str, ...]) -> None:
+        del self._open[key]
+        if not self._open:
+            note_waiting(for_people=False)
 
     def _find(self, answer: PersonsAnswer) -> tuple[tuple[str, ...], OpenCall]:
         found = [

@@ -232,9 +232,7 @@ class ShardWorkflow:
             progress.running += 1  # what follows must not be cut off
             if done.left:
                 await self._tell(key, with_outputs(token, done.outputs), outcome)
-                return
-            report = await self._followed_up(token, done.outputs)
-            if report.outcome is None:
+            elif (report := await self._followed_up(token, done.outputs)).outcome is None:
                 self._pass_on(key, report.token or token)
             else:
                 await self._tell(key, report.token or token, outcome_of_report(report, WorkflowClient()))
@@ -244,7 +242,7 @@ class ShardWorkflow:
             raise
         finally:
             del self._rounds[key], self._progress[key]
-            self._show()
+        self._show()
 
     def _how(self) -> Answering:
         shard = self._shard

@@ -14,8 +14,9 @@ from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError
 
 from asyncruns import Completed, InvalidRequestError, RunRef
+from asyncruns.lifecycle import CallKind
 from asyncruns.temporal import WAITS_FOR_RUNS, add_search_attributes, answer_call, open_calls
-from asyncruns.testing import FunctionCall, Scenario
+from asyncruns.testing import Fault, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
 
@@ -62,17 +63,16 @@ async def test_an_update_in_the_first_task_is_refused_by_the_desk_not_by_the_sdk
 
 
 async def test_two_runs_whose_calls_have_the_same_id(stage: Stage, bench: Bench) -> None:
-    stage.emulator.script(
-        Scenario(queued=0.0, working=0.02, rounds=((REFUND,), (REFUND,)), reuse_call_ids=True), assistant_id="asst_1"
-    )
+    rounds = ((REFUND,), (FunctionCall("refund", {"order": "8"}),))
+    stage.emulator.script(Scenario(queued=0.0, working=0.02, rounds=rounds, reuse_call_ids=True), assistant_id="asst_1")
     runs = [await stage.new_run() for _ in range(2)]
     async with stage.worker(tools=bench.tools, on_outcome=bench.tell) as temporal:
         shards = await start(stage, temporal, runs, people=["refund"])
         name = shards.handles[0].id
         calls = await opened(temporal, name, 2)
-        if calls[0].call.id == calls[1].call.id:
-            with pytest.raises(InvalidRequestError, match="pass run="):
-                await answer_call(temporal, name, calls[0].call.id, "first")
+        assert calls[0].call.id == calls[1].call.id
+        with pytest.raises(InvalidRequestError, match="pass run="):
+            await answer_call(temporal, name, calls[0].call.id, "first")
         for number in (0, 1):
             for call in await opened(temporal, name, 2):
                 await answer_call(temporal, name, call.call.id, f"round {number}", run=call.ref)
@@ -132,5 +132,25 @@ async def test_a_workflow_without_the_attribute_does_not_set_it(stage: Stage, be
     assert description.typed_search_attributes.get(SearchAttributeKey.for_keyword("AsyncRunsWaitsFor")) is None
 
 
-async def test_approvals_of_responses(stage: Stage) -> None:
-    stage.emulator.script(ASKS, model="gpt")
+def with_approval(body: dict[str, Any]) -> dict[str, Any] | None:
+    """Let a response that has ended ask for an approval, which the emulator does not do."""
+    if body.get("status") != "completed" or body.get("previous_response_id"):
+        return None
+    request = {"type": "mcp_approval_request", "id": "mcpr_1", "name": "drop", "arguments": "{}", "server_label": "db"}
+    return {**body, "output": [request]}
+
+
+@pytest.mark.parametrize("output", [True, False])
+async def test_approvals_of_responses(stage: Stage, output: bool) -> None:
+    stage.emulator.script(Scenario(queued=0.0, working=0.02), model="gpt")
+    stage.emulator.inject(Fault(on="poll", rewrite=with_approval, times=None))
+    response = await stage.new_response()
+    async with stage.worker() as temporal:
+        handle = await stage.start(flows.Ask.run, RunRef.of(response), {"people": ["drop"]})
+        (call,) = await opened(temporal, handle.id)
+        assert call.call.kind is CallKind.APPROVAL
+        await answer_call(temporal, handle.id, call, output)
+        await asyncio.wait([asyncio.ensure_future(handle.result())], timeout=3)
+    (sent,) = [each for each in stage.emulator.requests if each.operation in ("submit", "create_response")][1:]
+    assert b"mcp_approval_response" in sent.body
+    assert (b'"approve":true' in sent.body) is output
