@@ -25,11 +25,13 @@ class Bench:
         self.begun: Counter[str] = Counter()
         self.tools = Toolset()
         self.told: Counter[RunRef] = Counter()
+        self.pause: float = 0.0
         self.tools.tool(self.get_weather)
 
     async def get_weather(self, city: str, context: ToolContext[None]) -> str:
         """Return the weather in a city."""
         self.begun[f"{context.ref}/{context.call.id}"] += 1
+        await asyncio.sleep(self.pause)
         return f"sunny in {city}"
 
     def tell(self, outcome: AnyOutcome[Any]) -> None:
