@@ -137,7 +137,7 @@ class Activities:
         """Run the tool of a call."""
         toolset = self._toolset(job.toolset)
         facts = RunFacts(ref=job.ref, metadata=job.metadata)
-        context = None if self._context_factory is None else self._context_factory(job.ref, job.label)
+        context = self._context_of(job)
         async with heartbeats(job.heartbeat):
             try:
                 output = await toolset.output_of(context_for(job.call, context, facts))
@@ -155,6 +155,16 @@ class Activities:
             except CallNotAnsweredError as error:
                 return CallResult(cause=str(error))
         return CallResult() if output is None else _fitting(CallResult(output=output.text, failed=True), job)
+
+    def _context_of(self, job: CallJob) -> object:
+        try:
+            return None if self._context_factory is None else self._context_factory(job.ref, job.label)
+        except Exception as error:
+            activity.logger.error("context_factory has raised for %s", job.ref, exc_info=error)
+            raise ApplicationError(  # without the error's text, which would be in the history
+                f"context_factory has raised {type(error).__name__} for {job.ref}; the call {job.call.id!r} waits",
+                type=names.NOT_BEGUN,
+            ) from None
 
     def _toolset(self, name: str) -> Toolset:
         if name in self._toolsets:

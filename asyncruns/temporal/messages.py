@@ -37,6 +37,8 @@ STATE: Final = "asyncruns.state"
 
 NO_TOOLSET: Final = "ToolsetMissing"
 """The type of the failure of a call that did not begin, as its worker does not have the toolset."""
+NOT_BEGUN: Final = "CallNotBegun"
+"""The type of the failure of a call that did not begin, as `context_factory` has raised."""
 NOT_OVER: Final = "NotOver"
 """The type of the failure of a cold poll whose run goes on."""
 SHARD_NOT_HERE: Final = "ShardNotHere"

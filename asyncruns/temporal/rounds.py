@@ -24,7 +24,7 @@ from asyncruns.errors import APIError, AsyncRunsError, ConfigurationError, Forei
 from asyncruns.lifecycle import Call, CallKind, Reason, RunRef
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
 from asyncruns.temporal.desk import desk
-from asyncruns.temporal.messages import CALL, IF_INTERRUPTED, NO_TOOLSET, CallJob, CallResult, RunReport, WatchJob
+from asyncruns.temporal.messages import CALL, IF_INTERRUPTED, NO_TOOLSET, NOT_BEGUN, CallJob, CallResult, RunReport, WatchJob
 from asyncruns.tools.context import RunFacts
 from asyncruns.watch.call_answerer import Calls, GivenOutputs, texts_of
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
@@ -33,7 +33,10 @@ ONCE: Final = RetryPolicy(maximum_attempts=1)
 POLL_RETRIES: Final = RetryPolicy(maximum_interval=timedelta(minutes=1))
 LONGEST: Final = timedelta(days=30)
 """How long an activity may take whose worker lives; whether that does, heartbeats show."""
-WITHOUT_TOOLSET_S: Final = 10.0
+NOT_BEGUN_S: Final = 10.0
+"""The pause before a call that could not begin is tried again."""
+RERUN_S: Final = 1.0
+"""The pause before a call runs again, so that one that ends its worker each time does not fill the history."""
 LATE: Final = CallResult(output=TIMED_OUT_OUTPUT, failed=True)
 
 WorkflowHandler = Callable[[Calls], Awaitable[GivenOutputs | None] | GivenOutputs | None]
@@ -201,12 +204,13 @@ async def _result_of(call: Call, round_: CallRound, how: Answering) -> CallResul
         except ActivityError as error:
             if is_leaving(error):
                 raise
-            if is_without_toolset(error):  # so it did not begin
-                await workflow.sleep(WITHOUT_TOOLSET_S)
+            if has_not_begun(error):
+                await workflow.sleep(NOT_BEGUN_S)
                 continue
         found = await _interrupted(job)
         if found.output is not None or found.cause:
             return found
+        await workflow.sleep(RERUN_S)
 
 
 async def _run_once(job: CallJob) -> CallResult:
@@ -235,9 +239,9 @@ async def _interrupted(job: CallJob) -> CallResult:
     return result
 
 
-def is_without_toolset(error: ActivityError) -> bool:
-    """Return whether a call did not begin, as the worker does not have its toolset."""
-    return isinstance(error.cause, ApplicationError) and error.cause.type == NO_TOOLSET
+def has_not_begun(error: ActivityError) -> bool:
+    """Return whether a call did not begin, as the worker has no toolset or no context for it."""
+    return isinstance(error.cause, ApplicationError) and error.cause.type in (NO_TOOLSET, NOT_BEGUN)
 
 
 def is_leaving(error: BaseException) -> bool:
