@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.client.client import Client
@@ -40,6 +40,8 @@ from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.handover import token_in, token_of
 from asyncruns.watch.observers import Ended
 from asyncruns.watch.to_outcome import create_guard_for
+
+T = TypeVar("T")
 
 COLD_PAUSE_S: Final = 20.0
 """Longer pauses between two polls of a cold watch are spent without an activity."""
@@ -88,7 +90,7 @@ class Activities:
     async def watch(self, job: WatchJob) -> RunReport:
         """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
-            outcome = await (_cold(watch) if job.is_cold else watch)
+            outcome = await _until_worker_stops(_cold(watch) if job.is_cold else watch.wait())
             return _checked(report_of(outcome, watch))
 
     @activity.defn(name=names.FOLLOW_UP)
@@ -303,11 +305,35 @@ async def _cold(watch: Watch[Any]) -> Any:
                     f"The run {watch.ref} goes on ({watch.status}); it is polled again in {pause:.0f} s",
                     type=names.NOT_OVER,
                     next_retry_delay=timedelta(seconds=pause),
+                    category=ApplicationErrorCategory.BENIGN,
                 )
             await asyncio.wait({finished}, timeout=1.0)
         return await finished
     finally:
         finished.cancel()
+
+
+async def _until_worker_stops(watching: Coroutine[Any, Any, T]) -> T:
+    """Return what a watch returns, or end the attempt when the worker is stopped: tools need the grace, this does not.
+
+    Raises:
+        ApplicationError: The worker is stopped; another one goes on at once.
+    """
+    watch = asyncio.create_task(watching, name="asyncruns watch")
+    stopped = asyncio.create_task(activity.wait_for_worker_shutdown(), name="asyncruns worker")
+    try:
+        await asyncio.wait({watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not watch.done():
+            raise ApplicationError(
+                "The worker is stopped, and another one goes on",
+                type=names.WORKER_STOPS,
+                next_retry_delay=timedelta(milliseconds=1),
+                category=ApplicationErrorCategory.BENIGN,
+            )
+        return await watch
+    finally:
+        watch.cancel()
+        stopped.cancel()
 
 
 @asynccontextmanager

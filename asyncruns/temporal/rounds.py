@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
@@ -24,7 +25,16 @@ from asyncruns.errors import APIError, AsyncRunsError, ConfigurationError, Forei
 from asyncruns.lifecycle import Call, CallKind, Reason, RunRef
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
 from asyncruns.temporal.desk import desk
-from asyncruns.temporal.messages import CALL, IF_INTERRUPTED, NO_TOOLSET, NOT_BEGUN, CallJob, CallResult, RunReport, WatchJob
+from asyncruns.temporal.messages import (
+    CALL,
+    IF_INTERRUPTED,
+    NO_TOOLSET,
+    NOT_BEGUN,
+    CallJob,
+    CallResult,
+    RunReport,
+    WatchJob,
+)
 from asyncruns.tools.context import RunFacts
 from asyncruns.watch.call_answerer import Calls, GivenOutputs, texts_of
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
@@ -203,7 +213,7 @@ async def _result_of(call: Call, round_: CallRound, how: Answering) -> CallResul
             return await _run_once(job)
         except ActivityError as error:
             if is_leaving(error):
-                raise
+                raise asyncio.CancelledError from error
             if has_not_begun(error):
                 await workflow.sleep(NOT_BEGUN_S)
                 continue
@@ -244,10 +254,39 @@ def has_not_begun(error: ActivityError) -> bool:
     return isinstance(error.cause, ApplicationError) and error.cause.type in (NO_TOOLSET, NOT_BEGUN)
 
 
-def is_leaving(error: BaseException) -> bool:
-    """Return whether an activity ended because this task of the workflow was cancelled, not for its own sake."""
+def is_leaving(error: BaseException, cancels_before: int = 0) -> bool:
+    """Return whether an activity ended because this task of the workflow was cancelled, not for its own sake.
+
+    Args:
+        error: What the activity ended with.
+        cancels_before: `cancels()` when the activity was started; a task that cleans up was cancelled already.
+    """
+    return isinstance(error, asyncio.CancelledError) or cancels() > cancels_before
+
+
+def cancels() -> int:
+    """Return how often the current task was cancelled."""
     task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) or (task is not None and task.cancelling() > 0)
+    return 0 if task is None else task.cancelling()
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Raise what ended an activity as an error that its caller expects.
+
+    Raises:
+        AsyncRunsError: It can't succeed.
+        ActivityError: It failed otherwise.
+        asyncio.CancelledError: This task was cancelled; what waits for it, such as `asyncio.timeout`, needs this error.
+    """
+    before = cancels()
+    try:
+        yield
+    except ActivityError as error:
+        if is_leaving(error, before):
+            raise asyncio.CancelledError from error
+        raise_ours(error)
+        raise
 
 
 async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) -> RunReport:
@@ -255,9 +294,10 @@ async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) ->
 
     Raises:
         AsyncRunsError: It can't succeed.
-        ActivityError: It failed otherwise, or this task was cancelled.
+        ActivityError: It failed otherwise.
+        asyncio.CancelledError: This task was cancelled.
     """
-    try:
+    with our_errors():
         report: RunReport = await workflow.execute_activity(
             activity,
             job,
@@ -267,10 +307,6 @@ async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) ->
             retry_policy=retry_policy,
             summary=f"{activity.removeprefix('asyncruns.').replace('_', ' ')} {job.token.ref}",
         )
-    except ActivityError as error:
-        if not is_leaving(error):
-            raise_ours(error)
-        raise
     return report
 
 

@@ -155,7 +155,12 @@ UNKNOWN = "The outcome of this call is not known"
 
 @pytest.mark.parametrize(
     ("policy", "runs", "output"),
-    [("tell", 1, UNKNOWN), ("rerun", 2, "woken"), (look_it_up, 1, "looked up after: RuntimeError"), ("surface", 1, None)],
+    [
+        ("tell", 1, UNKNOWN),
+        ("rerun", 2, "woken"),
+        (look_it_up, 1, "looked up after: RuntimeError"),
+        ("surface", 1, None),
+    ],
     ids=["tell", "rerun", "function", "surface"],
 )
 async def test_a_call_that_was_interrupted_is_decided_by_its_policy(
