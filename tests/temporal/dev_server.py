@@ -131,7 +131,7 @@ class Stage:
             plugin: The plugin; by default one with the client of the stage, and these options.
             **options: Options of `AsyncRunsPlugin`; and those of `Worker`, as a dict named `worker`.
         """
-        of_worker = options.pop("worker", {})
+        of_worker = {"sticky_queue_schedule_to_start_timeout": timedelta(seconds=0.5), **options.pop("worker", {})}
         plugin = plugin or AsyncRunsPlugin(self.client, **options)
         self.temporal = temporal = await connected(self.address, plugin, converter)
         async with Worker(temporal, task_queue=self.task_queue, workflows=self._workflows, **of_worker):
