@@ -73,11 +73,13 @@ class ShardRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
         turn: How many times the workflow has passed it on to a fleet with new outputs. A report with an earlier turn
             is old: its calls were answered.
         token: What is known of it.
+        rounds: Number of rounds that were answered.
     """
 
     key: str
     token: Token
     turn: int = 0
+    rounds: int = 0
 
 
 class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -213,7 +215,7 @@ class Shard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the workflow of a shard begins with, or goes on with in a new history.
 
     Attributes:
-        runs: The runs that are watched; `turn` of each is the number of rounds that were answered.
+        runs: The runs that are watched.
         tools: The name of the toolset that answers calls; None for no tools.
         people: Names of functions whose calls people answer.
         options: Options of `Fleet.watch`, as JSON, for all runs.

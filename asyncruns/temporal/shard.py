@@ -219,15 +219,16 @@ class ShardWorkflow:
             self._progress[key] = RoundProgress()
             self._rounds[key] = asyncio.create_task(self._answer(key, round_, outcome))
 
-    def _pass_on(self, key: str, token: Token) -> None:
-        self._open[key] = ShardRun(key=key, token=token, turn=self._open[key].turn + 1)
+    def _pass_on(self, key: str, token: Token, *, answered: int = 0) -> None:
+        run = self._open[key]
+        self._open[key] = replace(run, token=token, turn=run.turn + 1, rounds=run.rounds + answered)
         self._again[key] = None
 
     async def _answer(self, key: str, round_: CallRound, outcome: AnyOutcome[Any]) -> None:
         progress, token = self._progress[key], self._open[key].token
         try:
             most = self._shard.max_rounds
-            if most is not None and self._open[key].turn >= most:
+            if most is not None and self._open[key].rounds >= most:
                 done = RoundResult(outputs=(), left=round_.calls)
                 outcome = replace(unanswered(outcome, done), reason=Reason.MAX_ROUNDS)
             else:
@@ -237,7 +238,7 @@ class ShardWorkflow:
             if done.left:
                 await self._tell(key, with_outputs(token, done.outputs), outcome)
             elif (report := await self._followed_up(token, done.outputs)).outcome is None:
-                self._pass_on(key, report.token or token)
+                self._pass_on(key, report.token or token, answered=1)
             else:
                 await self._tell(key, report.token or token, outcome_of_report(report, WorkflowClient()))
         except Exception as error:

@@ -165,7 +165,7 @@ async def test_the_calls_of_a_killed_worker_are_not_run_again(stage: Stage, benc
     assert not bench.begun
     assert len(set(file.read_text().splitlines())) == 6
     for run in runs:
-        assert all("interrupted" in text for text in stage.emulator.submitted(run.id)[0].values())
+        assert all("is not known" in text for text in stage.emulator.submitted(run.id)[0].values())
 
 
 async def test_a_fleet_that_no_activity_uses_is_left_and_made_again(
