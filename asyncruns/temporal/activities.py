@@ -45,6 +45,9 @@ T = TypeVar("T")
 
 COLD_PAUSE_S: Final = 20.0
 """Longer pauses between two polls of a cold watch are spent without an activity."""
+COLD_SHARE: Final = 0.05
+"""A cold watch polls again after this part of the time that it has taken so far, or later."""
+LONGEST_COLD_S: Final = 300.0
 LARGEST_PAYLOAD: Final = 2_000_000
 """Bytes; Temporal refuses payloads of more than 2 MiB, in which there are a few other fields."""
 MAY_PASS: Final = frozenset({408, 409, 425, 429})
@@ -109,7 +112,7 @@ class Activities:
 
     async def _watched(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
-            outcome = await _until_worker_stops(_cold(watch) if job.is_cold else watch.wait())
+            outcome = await _until_worker_stops(_cold(watch, job) if job.is_cold else watch.wait())
             return report_of(outcome, watch)
 
     async def _followed_up(self, job: WatchJob) -> RunReport:
@@ -206,7 +209,8 @@ class Activities:
     @activity.defn(name=names.CREATE)
     async def create(self, job: CreateJob) -> RunReport:
         """Create a run, or find the one with its key."""
-        tools = None if job.toolset is None else self._toolset(job.toolset)
+        has_none = job.toolset is None or (not job.toolset and "" not in self._toolsets)
+        tools = None if has_none else self._toolset(job.toolset or "")
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
             new = self._client._new_run({"tools": tools}, whose="run_and_wait", **job.request)
             run = await new.create(create_guard_for(new.client, {}))
@@ -307,7 +311,7 @@ def _largest_payload() -> float:
     return math.inf if own else LARGEST_PAYLOAD
 
 
-async def _cold(watch: Watch[Any]) -> Any:
+async def _cold(watch: Watch[Any], job: WatchJob) -> Any:
     """Return the outcome of a watch, or end the attempt if its next poll is not soon.
 
     Raises:
@@ -316,8 +320,8 @@ async def _cold(watch: Watch[Any]) -> Any:
     finished = asyncio.ensure_future(watch.wait())
     try:
         while not finished.done():
-            pause = watch._next_poll_at - loop_time()
-            if watch.polls and COLD_PAUSE_S < pause < float("inf"):
+            pause = _cold_pause(watch, job)
+            if watch.polls and COLD_PAUSE_S < pause < math.inf:
                 raise ApplicationError(
                     f"The run {watch.ref} goes on ({watch.status}); it is polled again in {pause:.0f} s",
                     type=names.NOT_OVER,
@@ -351,6 +355,13 @@ async def _until_worker_stops(watching: Coroutine[Any, Any, T]) -> T:
     finally:
         watch.cancel()
         stopped.cancel()
+
+
+def _cold_pause(watch: Watch[Any], job: WatchJob) -> float:
+    """Return the seconds to the next poll. Each attempt is a new watch, so how long all of them have taken counts."""
+    taken = wall_time() - activity.info().scheduled_time.timestamp()
+    pause = max(watch._next_poll_at - loop_time(), min(COLD_SHARE * taken, LONGEST_COLD_S))
+    return pause if job.give_up_at is None else min(pause, job.give_up_at - wall_time())
 
 
 @asynccontextmanager

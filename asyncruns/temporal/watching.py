@@ -26,6 +26,8 @@ from asyncruns.errors import (
 from asyncruns.http import require_id
 from asyncruns.lifecycle import Reason, RunRef, TokenUsage
 from asyncruns.lifecycle.policy import MAX_ROUNDS
+from asyncruns.resources.response_parameters import with_text_format
+from asyncruns.resources.run_parameters import with_response_format
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CreateJob, RunReport, WatchJob
@@ -334,12 +336,16 @@ async def run_and_wait(
         APIError: The run could not be created.
     """
     _check(options)
-    if (parameters or {}).get("extra_headers"):
-        raise InvalidRequestError(
-            "extra_headers may be credentials, and would be in the history: pass them to the client as default_headers"
-        )
-    request: dict[str, Any] = {"message": message if isinstance(message, str) else list(message)}
-    request |= {"assistant_id": assistant_id, "model": model, "parameters": dict(parameters or {}), "on_busy": on_busy}
+    with_format = with_text_format if assistant_id is None else with_response_format
+    request: dict[str, Any] = {
+        "message": message if isinstance(message, str) else list(message),
+        "assistant_id": assistant_id,
+        "model": model,
+        "parameters": with_format({**_checked(parameters or {}), "output_type": options.get("output_type")}),
+        "on_busy": on_busy,
+    }
+    if not is_plain(request):
+        raise InvalidRequestError("message and parameters must be plain JSON, since the history has them")
     if assistant_id is not None and model is None:
         request |= {"thread_id": thread_id or await _new_thread(), "key": str(workflow.uuid4())}
     elif thread_id is not None:
@@ -348,6 +354,21 @@ async def run_and_wait(
     if report.token is None:
         raise APIError("The create has returned no run")
     return await WorkflowWatch(report.token, options).outcome()
+
+
+def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters of a run.
+
+    Raises:
+        InvalidRequestError: One must not be in a history, or is passed otherwise.
+    """
+    if parameters.get("extra_headers"):
+        raise InvalidRequestError(
+            "extra_headers may be credentials, and would be in the history: pass them to the client as default_headers"
+        )
+    if "output_type" in parameters:
+        raise InvalidRequestError("Pass output_type as output_type=, not in the parameters")
+    return parameters
 
 
 async def _new_thread() -> str:

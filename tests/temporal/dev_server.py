@@ -133,12 +133,19 @@ class Stage:
         """
         of_worker = {"sticky_queue_schedule_to_start_timeout": timedelta(seconds=0.5), **options.pop("worker", {})}
         plugin = plugin or AsyncRunsPlugin(self.client, **options)
-        self.temporal = temporal = await connected(self.address, plugin, converter)
+        temporal = await self.connect(plugin, converter)
         async with Worker(temporal, task_queue=self.task_queue, workflows=self._workflows, **of_worker):
             yield temporal
 
+    async def connect(
+        self, plugin: AsyncRunsPlugin | None = None, converter: DataConverter | None = None
+    ) -> TemporalClient:
+        """Return a client of Temporal, with which `start` starts workflows."""
+        self.temporal = await connected(self.address, plugin or AsyncRunsPlugin(), converter)
+        return self.temporal
+
     async def start(self, workflow: Callable[..., Any] | str, *args: Any, **options: Any) -> WorkflowHandle[Any, Any]:
-        """Start a workflow for the worker that was made last."""
+        """Start a workflow with the client that was made last."""
         assert self.temporal is not None
         name = f"w-{uuid.uuid4().hex[:12]}"
         options.setdefault("execution_timeout", timedelta(seconds=20.0))  # an error in a workflow would hang it

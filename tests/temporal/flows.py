@@ -59,6 +59,16 @@ class Read:
 
 
 @workflow.defn
+class ReadNew:
+    """Creates a run, and reads its answer as a value."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any]) -> str:
+        outcome = await run_and_wait(**options, output_type=Weather)
+        return type(await outcome.parsed()).__name__
+
+
+@workflow.defn
 class ByIds:
     """Watches a run that is given by its ids, or in a wrong way; returns what the error says."""
 
@@ -126,4 +136,4 @@ class Both:
         return [type(each).__name__ for each in await asyncio.gather(*map(watch, refs))]
 
 
-WORKFLOWS: list[type] = [Ask, AskNew, GoOn, Read, ByIds, Handled, Impatient, Both]
+WORKFLOWS: list[type] = [Ask, AskNew, GoOn, Read, ReadNew, ByIds, Handled, Impatient, Both]

@@ -1,4 +1,4 @@
-"""What a watch in a workflow does besides tools: handlers, limits, expiry, cancels, and what a waiting workflow costs."""
+"""What a watch in a workflow does besides tools: handlers, limits, expiry, and cancels."""
 
 from __future__ import annotations
 
