@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -30,7 +30,7 @@ from asyncruns.fleet import Watch
 from asyncruns.lifecycle import OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
-from asyncruns.temporal.reports import outcome_of_report, report_of
+from asyncruns.temporal.reports import has_overlooked, outcome_of_report, report_of
 from asyncruns.temporal.resident_fleets import OnOutcome, ResidentFleets, ShardFleet, begin_watch
 from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts, context_for
@@ -87,19 +87,35 @@ class Activities:
     @activity.defn(name=names.WATCH)
     async def watch(self, job: WatchJob) -> RunReport:
         """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
-        async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
-            outcome = await (_cold(watch) if job.is_cold else watch)
-            return _checked(report_of(outcome, watch))
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
+            return _checked(await self._with_all_outputs(self._watched, job))
 
     @activity.defn(name=names.FOLLOW_UP)
     async def follow_up(self, job: WatchJob) -> RunReport:
         """Submit outputs for a run that goes on as another one, and return which that is."""
-        async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
+            return _checked(await self._with_all_outputs(self._followed_up, job))
+
+    async def _with_all_outputs(self, work: Callable[[WatchJob], Awaitable[RunReport]], job: WatchJob) -> RunReport:
+        """Watch a run; once more, if the first watch went on with one that had been left here.
+
+        The fleet remembers such a watch for a while. It does not have the outputs that have come since, so it submits
+        nothing, and reports their calls.
+        """
+        report = await work(job)
+        return await work(job) if has_overlooked(report, job.token) else report
+
+    async def _watched(self, job: WatchJob) -> RunReport:
+        async with self._watching(job) as watch:
+            return report_of(await (_cold(watch) if job.is_cold else watch), watch)
+
+    async def _followed_up(self, job: WatchJob) -> RunReport:
+        async with self._watching(job) as watch:
             async for event in watch:
                 if isinstance(event, OutputsSubmitted):
                     break
                 if isinstance(event, Ended):
-                    return _checked(report_of(event.outcome))
+                    return report_of(event.outcome, watch)
             watch.cancel()
             return RunReport(token=token_in(watch.token()))
 
@@ -109,7 +125,7 @@ class Activities:
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
             await watch.created()  # a token is claimed in the background
             await watch.cancel_run()
-            return _checked(report_of(await watch))
+            return _checked(report_of(await watch, watch))
 
     @activity.defn(name=names.FETCH_MESSAGES)
     async def messages(self, ref: RunRef) -> list[Any]:

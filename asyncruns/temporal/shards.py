@@ -16,7 +16,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.policy import MAX_ROUNDS
-from asyncruns.temporal.messages import SHARD, STATE, EndedRun, Shard, ShardState
+from asyncruns.lifecycle.records import key_of_run
+from asyncruns.temporal.messages import SHARD, STATE, EndedRun, Shard, ShardRun, ShardState
 from asyncruns.watch.handover import Token
 
 MOST_RUNS: Final = 5_000
@@ -43,21 +44,23 @@ class Shards(Struct, frozen=True):
         Raises:
             temporalio.client.WorkflowFailureError: A shard was cancelled or has failed.
         """
-        for handle, read in (left := dict.fromkeys(self.handles, 0)).items():
-            left[handle] = read
-        while left:
-            for handle, read in list(left.items()):
-                state = await _state(handle, read)
-                if state is None:
-                    continue
-                for ended in state.ended:
-                    yield ended
-                left[handle] += len(state.ended)
-                if not state.open:
-                    await handle.result()
-                    del left[handle]
-            if left:
-                await asyncio.sleep(READ_EVERY_S)
+        read = dict.fromkeys(self.handles, 0)
+        waiting = {asyncio.create_task(handle.result()): handle for handle in self.handles}
+        try:
+            while waiting:
+                done, _ = await asyncio.wait(waiting, timeout=READ_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                for task in done or list(waiting):
+                    handle = waiting[task]
+                    for ended in await _ended_since(read[handle], handle, task if task in done else None):
+                        read[handle] += 1
+                        yield ended
+                    if task in done:
+                        del waiting[task]
+                        task.result()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def result(self) -> list[EndedRun]:
         """Wait until all watches have finished, and return how. Safe to cancel: the shards go on.
@@ -73,15 +76,25 @@ class Shards(Struct, frozen=True):
             await handle.cancel()
 
 
-async def _state(handle: WorkflowHandle[Any, Any], since: int) -> ShardState | None:
-    """Return what has changed in a shard; None if no worker has said."""
+async def _ended_since(
+    number: int, handle: WorkflowHandle[Any, Any], done: asyncio.Task[ShardState] | None
+) -> list[EndedRun]:
+    """Return the runs of a shard that have ended, from a number on; none if no worker answers.
+
+    Args:
+        number: The number.
+        handle: The workflow of the shard.
+        done: Has what the workflow came to, if that has ended.
+    """
+    if done is not None and done.exception() is None:
+        return done.result().ended[number:]
     try:
-        found: ShardState = await handle.query(STATE, since, result_type=ShardState)
+        found: ShardState = await handle.query(STATE, number, result_type=ShardState)
     except RPCError as error:
         if error.status not in _MAY_PASS:
             raise
-        return None
-    return found
+        return []
+    return found.ended
 
 
 async def start_shards(
@@ -142,7 +155,7 @@ async def start_shards(
     handles = []
     for number, part in enumerate(parts, 1):
         shard = Shard(
-            runs=[Token(ref=ref) for ref in part],
+            runs=[ShardRun(key=key_of_run(ref), token=Token(ref=ref)) for ref in part],
             tools=tools,
             people=list(people),
             options=options,

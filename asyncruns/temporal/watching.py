@@ -7,7 +7,7 @@ but through the workflow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, Unpack, cast
 
@@ -49,12 +49,31 @@ from asyncruns.watch.handover import Token, token_in, token_text, with_outputs
 from asyncruns.watch.options import check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE, THREAD_RUN
+from asyncruns.wire.plain import is_plain
 
 CANCEL_RETRIES: Final = RetryPolicy(maximum_attempts=8, maximum_interval=timedelta(seconds=30))
 CREATE_WITHIN: Final = timedelta(minutes=2)
 CREATE_RETRIES: Final = RetryPolicy(maximum_attempts=8, maximum_interval=timedelta(seconds=30))
 _OF_FLEETS: Final = ("max_outage", "max_unknown_status", "keep_tool_choice", "on_lost_submit", "observe_only", "label")
 _COLD: Final = frozenset({BATCH, MESSAGE_BATCH})
+_OWN: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "tools": (
+        "the name of a toolset of the workers, such as Toolset(name='weather'), since workflows hold no functions",
+        lambda given: isinstance(given, str | None),
+    ),
+    "people": (
+        'a list of names of functions, such as ["refund"]',
+        lambda given: (
+            isinstance(given, list | tuple | set | frozenset) and all(isinstance(name, str) for name in given)
+        ),
+    ),
+    "cold": ("True or False", lambda given: isinstance(given, bool)),
+    "heartbeat_timeout": (
+        "more than 0 seconds",
+        lambda given: isinstance(given, int | float) and not isinstance(given, bool) and given > 0,
+    ),
+}
+"""The options that only workflows have: what each must be, in words and as a check."""
 
 
 class WorkflowOptions(TypedDict, total=False):
@@ -150,19 +169,15 @@ def _check(options: WorkflowOptions) -> None:
     Raises:
         InvalidRequestError: One is unusable.
     """
-    own = {
-        name: value for name, value in options.items() if name not in ("tools", "people", "cold", "heartbeat_timeout")
-    }
-    check_watch_options(own, others=("tools", "people", "cold", "heartbeat_timeout"))
-    tools = cast("object", options.get("tools", ""))
-    if not isinstance(tools, str | None):
-        raise InvalidRequestError(
-            f"tools must be the name of a toolset of the workers, such as Toolset(name='weather'); got a "
-            f"{type(tools).__name__}: workflows hold no functions"
-        )
-    people = cast("object", options.get("people", ()))
-    if isinstance(people, str) or not isinstance(people, Collection):
-        raise InvalidRequestError(f'people must be a list of names of functions, such as ["refund"]; got {people!r}')
+    check_watch_options({name: given for name, given in options.items() if name not in _OWN}, others=tuple(_OWN))
+    for name, (what, is_usable) in _OWN.items():
+        given = cast("Mapping[str, object]", options).get(name)
+        if name in options and not is_usable(given):
+            raise InvalidRequestError(f"{name} must be {what}; got {given!r}")
+    if options.get("observe_only") and (options.get("tools") or options.get("people")):
+        raise InvalidRequestError("A watch with observe_only=True answers nothing: leave out tools and people")
+    if not is_plain(options.get("label")):
+        raise InvalidRequestError(f"label must be plain JSON, since the history has it; got {options['label']!r}")
 
 
 class WorkflowWatch:
@@ -178,7 +193,7 @@ class WorkflowWatch:
         self._options = options
         self._began = workflow.time()
         self._polls = 0
-        self._usage = TokenUsage()
+        self._used: dict[RunRef, TokenUsage] = {}
         self._refs: tuple[RunRef, ...] = ()
         timeout = options.get("timeout")
         self._give_up_at = None if timeout is None else self._began + timeout
@@ -230,10 +245,11 @@ class WorkflowWatch:
         """Return the outcome that an activity reported, as one of the whole watch."""
         outcome = outcome_of_report(report, WorkflowClient(), self._options.get("output_type"))
         self._polls += outcome.polls
-        self._usage += outcome.usage
+        self._used[outcome.ref] = report.used
         self._refs = tuple(dict.fromkeys((*self._refs, *outcome.refs)))
         elapsed = workflow.time() - self._began
-        return replace(outcome, polls=self._polls, usage=self._usage, refs=self._refs, elapsed=elapsed)
+        usage = sum(self._used.values(), TokenUsage())
+        return replace(outcome, polls=self._polls, usage=usage, refs=self._refs, elapsed=elapsed)
 
     async def _submitted(self, outputs: OutputsOfCalls) -> RunReport:
         """Submit outputs, and return what is found next."""
