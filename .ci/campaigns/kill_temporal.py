@@ -32,6 +32,7 @@ from kill_temporal_world import HEARTBEAT_S, Hosts, TemporalServer, Workers, why
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 from yarl import URL
 
@@ -44,6 +45,7 @@ WORKERS: Final = 3
 SHARD: Final = 50  # runs
 ALONE: Final = 5  # one run in so many has a workflow of its own
 LATEST_S: Final = 180.0  # how long the last outcomes may take, when nothing is killed any more
+QUIET: Final = TelemetryFilter(core_level="ERROR", other_level="ERROR")  # it warns of each retry of a request
 KEY: Final = "secret-word"
 
 
@@ -101,7 +103,7 @@ def scenario(wire: str, chance: random.Random, seconds: float) -> Callable[[RunR
     rounds = (first, (FunctionCall("pay", {"to": f"{wire}-c"}),))
 
     def chosen(_: RunRequest) -> Scenario:
-        return Scenario(rounds=rounds, working=chance.uniform(0.2, seconds / 3), lifetime=seconds + 2 * LATEST_S)
+        return Scenario(rounds=rounds, working=chance.uniform(0.2, seconds / 4), lifetime=seconds + 2 * LATEST_S)
 
     return chosen
 
@@ -168,6 +170,8 @@ async def campaign(folder: Path, chance: random.Random, runs: int, seconds: floa
             await workers.end()
             await server.kill()
         print(f"Workers: {dict(workers.deeds)}; the server of Temporal was killed {server.restarts} times")
+        for line in workers.ended:
+            print(f"A worker ended by itself: {line}")
         print(f"Histories that could not be replayed: {wrong}\n")
         counted = {}
         for wire, each in of_wire.items():
@@ -196,6 +200,7 @@ def main() -> None:
     if (reason := why_not()) is not None:
         sys.exit(reason)
     print("The seed:", given.seed, flush=True)
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(QUIET))))
     folder = Path(tempfile.mkdtemp(prefix="kill-temporal-"))
     hosts = Hosts(WORKERS) if given.hosts else None
     try:

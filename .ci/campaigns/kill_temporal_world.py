@@ -146,6 +146,7 @@ class Workers:
     ) -> None:
         self.version: int = 1
         self.deeds: Counter[str] = Counter()
+        self.ended: list[str] = []  # how those ended that were not told to
         self._folder = folder
         self._base_url = base_url
         self._port = port
@@ -162,7 +163,7 @@ class Workers:
             process = self._running.get(number)
             if process is None or process.returncode is not None:
                 if process is not None and process.returncode not in (0, -signal.SIGKILL):
-                    self.deeds["ended by themselves"] += 1
+                    self.ended.append(f"{process.returncode}: {self._last_line(number)}")
                 self._running[number] = await self._started(number)
 
     async def _started(self, number: int) -> asyncio.subprocess.Process:
@@ -178,6 +179,10 @@ class Workers:
         ]
         with (self._folder / f"worker-{number}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(*inside, *program, *arguments, stdout=log, stderr=log)
+
+    def _last_line(self, number: int) -> str:
+        lines = (self._folder / f"worker-{number}.log").read_text(errors="replace").splitlines()
+        return lines[-1] if lines else "it wrote nothing"
 
     def _one(self) -> int | None:
         """Return one that is not stopped, cut off or leaving."""
