@@ -103,12 +103,12 @@ class Hosts:
         """Make them."""
         for number, name in enumerate(self._ids):
             _run("ip", "netns", "add", f"ar{name}")
-            _run("ip", "link", "add", f"ar{name}", "type", "veth", "peer", "name", "up", "netns", f"ar{name}")
+            _run("ip", "link", "add", f"ar{name}", "type", "veth", "peer", "name", "eth0", "netns", f"ar{name}")
             _run("ip", "address", "add", f"{self.address(number)}/30", "dev", f"ar{name}")
             self.connect(number)
             inside = ("ip", "-netns", f"ar{name}")
-            _run(*inside, "address", "add", f"10.77.{self._third}.{4 * number + 2}/30", "dev", "up")
-            for device in ("lo", "up"):
+            _run(*inside, "address", "add", f"10.77.{self._third}.{4 * number + 2}/30", "dev", "eth0")
+            for device in ("lo", "eth0"):
                 _run(*inside, "link", "set", device, "up")
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ class Workers:
         for number in range(self._number):
             process = self._running.get(number)
             if process is None or process.returncode is not None:
-                if process is not None and process.returncode not in (0, -signal.SIGKILL):
+                if process is not None and process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM):
                     self.ended.append(f"{process.returncode}: {self._last_line(number)}")
                 self._running[number] = await self._started(number)
 
