@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.client.client import Client
@@ -40,6 +40,8 @@ from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.handover import token_in, token_of
 from asyncruns.watch.observers import Ended
 from asyncruns.watch.to_outcome import create_guard_for
+
+T = TypeVar("T")
 
 COLD_PAUSE_S: Final = 20.0
 """Longer pauses between two polls of a cold watch are spent without an activity."""
@@ -107,7 +109,8 @@ class Activities:
 
     async def _watched(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
-            return report_of(await (_cold(watch) if job.is_cold else watch), watch)
+            outcome = await _until_worker_stops(_cold(watch) if job.is_cold else watch.wait())
+            return report_of(outcome, watch)
 
     async def _followed_up(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
@@ -153,7 +156,7 @@ class Activities:
         """Run the tool of a call."""
         toolset = self._toolset(job.toolset)
         facts = RunFacts(ref=job.ref, metadata=job.metadata)
-        context = None if self._context_factory is None else self._context_factory(job.ref, job.label)
+        context = self._context_of(job)
         async with heartbeats(job.heartbeat):
             try:
                 output = await toolset.output_of(context_for(job.call, context, facts))
@@ -171,6 +174,16 @@ class Activities:
             except CallNotAnsweredError as error:
                 return CallResult(cause=str(error))
         return CallResult() if output is None else _fitting(CallResult(output=output.text, failed=True), job)
+
+    def _context_of(self, job: CallJob) -> object:
+        try:
+            return None if self._context_factory is None else self._context_factory(job.ref, job.label)
+        except Exception as error:
+            activity.logger.error("context_factory has raised for %s", job.ref, exc_info=error)
+            raise ApplicationError(  # without the error's text, which would be in the history
+                f"context_factory has raised {type(error).__name__} for {job.ref}; the call {job.call.id!r} waits",
+                type=names.NOT_BEGUN,
+            ) from None
 
     def _toolset(self, name: str) -> Toolset:
         if name in self._toolsets:
@@ -309,11 +322,35 @@ async def _cold(watch: Watch[Any]) -> Any:
                     f"The run {watch.ref} goes on ({watch.status}); it is polled again in {pause:.0f} s",
                     type=names.NOT_OVER,
                     next_retry_delay=timedelta(seconds=pause),
+                    category=ApplicationErrorCategory.BENIGN,
                 )
             await asyncio.wait({finished}, timeout=1.0)
         return await finished
     finally:
         finished.cancel()
+
+
+async def _until_worker_stops(watching: Coroutine[Any, Any, T]) -> T:
+    """Return what a watch returns, or end the attempt when the worker is stopped: tools need the grace, this does not.
+
+    Raises:
+        ApplicationError: The worker is stopped; another one goes on at once.
+    """
+    watch = asyncio.create_task(watching, name="asyncruns watch")
+    stopped = asyncio.create_task(activity.wait_for_worker_shutdown(), name="asyncruns worker")
+    try:
+        await asyncio.wait({watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not watch.done():
+            raise ApplicationError(
+                "The worker is stopped, and another one goes on",
+                type=names.WORKER_STOPS,
+                next_retry_delay=timedelta(milliseconds=1),
+                category=ApplicationErrorCategory.BENIGN,
+            )
+        return await watch
+    finally:
+        watch.cancel()
+        stopped.cancel()
 
 
 @asynccontextmanager

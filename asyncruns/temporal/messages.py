@@ -37,8 +37,12 @@ STATE: Final = "asyncruns.state"
 
 NO_TOOLSET: Final = "ToolsetMissing"
 """The type of the failure of a call that did not begin, as its worker does not have the toolset."""
+NOT_BEGUN: Final = "CallNotBegun"
+"""The type of the failure of a call that did not begin, as `context_factory` has raised."""
 NOT_OVER: Final = "NotOver"
 """The type of the failure of a cold poll whose run goes on."""
+WORKER_STOPS: Final = "WorkerStops"
+"""The type of the failure of a watch that another worker goes on with."""
 SHARD_NOT_HERE: Final = "ShardNotHere"
 """The type of the failure of an activity that its worker does not have the fleet for."""
 

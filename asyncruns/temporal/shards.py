@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -18,6 +18,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.policy import MAX_ROUNDS
 from asyncruns.lifecycle.records import key_of_run
 from asyncruns.temporal.messages import SHARD, STATE, EndedRun, Shard, ShardRun, ShardState
+from asyncruns.temporal.search_attributes import WAITS_FOR_RUNS
 from asyncruns.watch.handover import Token
 
 MOST_RUNS: Final = 5_000
@@ -113,6 +114,7 @@ async def start_shards(
     observe_only: bool = False,
     gather: float = 1.0,
     heartbeat_timeout: float = 10.0,
+    search_attributes: bool = False,
 ) -> Shards:
     """Start workflows that watch thousands of runs, each some of them, and return their handles.
 
@@ -138,6 +140,8 @@ async def start_shards(
             which `on_outcome` of the plugin does not wait for.
         heartbeat_timeout: Seconds after which a worker that is not heard of is taken to be dead; another one goes on
             then, with a poll of each run.
+        search_attributes: Whether the shards set `WAITS_FOR`, which `add_search_attributes` has made known to the
+            server: `AsyncRunsWaitsFor="people"` finds those with calls that wait for people.
 
     Raises:
         InvalidRequestError: There are no runs, or an argument is unusable.
@@ -166,11 +170,15 @@ async def start_shards(
             heartbeat=heartbeat_timeout,
             total=len(part),
         )
-        handles.append(await _start(temporal, shard, f"{id}-{number}", task_queue))
+        handles.append(
+            await _start(temporal, shard, f"{id}-{number}", task_queue, WAITS_FOR_RUNS if search_attributes else None)
+        )
     return Shards(handles)
 
 
-async def _start(temporal: TemporalClient, shard: Shard, id: str, task_queue: str) -> WorkflowHandle[Any, Any]:
+async def _start(
+    temporal: TemporalClient, shard: Shard, id: str, task_queue: str, attributes: TypedSearchAttributes | None
+) -> WorkflowHandle[Any, Any]:
     try:
         return await temporal.start_workflow(
             SHARD,
@@ -180,6 +188,7 @@ async def _start(temporal: TemporalClient, shard: Shard, id: str, task_queue: st
             result_type=ShardState,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=f"{len(shard.runs)} runs",
+            search_attributes=attributes,
         )
     except WorkflowAlreadyStartedError:
         return temporal.get_workflow_handle(id, result_type=ShardState)

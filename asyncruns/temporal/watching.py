@@ -39,6 +39,7 @@ from asyncruns.temporal.rounds import (
     WorkflowHandler,
     answer_round,
     is_leaving,
+    our_errors,
     raise_ours,
     round_of,
     run_on_one,
@@ -262,9 +263,8 @@ class WorkflowWatch:
             self._token = with_outputs(token, outputs, is_unsure=is_unsure)
             try:
                 report = await run_on_one(names.FOLLOW_UP, self._job(), ONCE)
-            except ActivityError as error:
-                if is_leaving(error):
-                    raise
+            except ActivityError:
+                pass  # it is not known what has become of it
             else:
                 self._token = report.token or self._token
                 return report if report.outcome is not None else await self._watched()
@@ -351,13 +351,10 @@ async def run_and_wait(
 
 
 async def _new_thread() -> str:
-    try:
+    with our_errors():
         thread_id: str = await workflow.execute_activity(
             names.CREATE_THREAD, result_type=str, schedule_to_close_timeout=CREATE_WITHIN, summary="new thread"
         )
-    except ActivityError as error:
-        raise_ours(error)
-        raise
     return thread_id
 
 
@@ -390,7 +387,7 @@ async def _create(job: CreateJob, retry_policy: RetryPolicy) -> RunReport:
     except ActivityError as error:
         raise_ours(error)
         if is_leaving(error):
-            raise
+            raise asyncio.CancelledError from error
         raise APIConnectionError(
             f"The run could not be created, or its create was lost: {error.cause}", sent=True
         ) from error

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import flows
 import pytest
 from dev_server import KEY, DevServer, Stage
+from shard_bench import Bench
 
 from asyncruns import Client
 from asyncruns.testing import Emulator
@@ -28,3 +29,8 @@ async def stage(temporal_address: str, emulator: Emulator) -> AsyncIterator[Stag
     """Return what a test needs: `async with stage.worker(tools=tools): await stage.run(flows.Ask.run, ref)`."""
     async with Client(emulator.base_url, api_key=KEY) as client:
         yield Stage(temporal_address, emulator, client, flows.WORKFLOWS)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()

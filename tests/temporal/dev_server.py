@@ -118,7 +118,7 @@ class Stage:
         self.task_queue = f"q-{uuid.uuid4().hex[:12]}"
         self.handles: list[WorkflowHandle[Any, Any]] = []
         self._workflows = workflows
-        self._temporal: TemporalClient | None = None
+        self.temporal: TemporalClient | None = None
 
     @asynccontextmanager
     async def worker(
@@ -131,18 +131,18 @@ class Stage:
             plugin: The plugin; by default one with the client of the stage, and these options.
             **options: Options of `AsyncRunsPlugin`; and those of `Worker`, as a dict named `worker`.
         """
-        of_worker = options.pop("worker", {})
+        of_worker = {"sticky_queue_schedule_to_start_timeout": timedelta(seconds=0.5), **options.pop("worker", {})}
         plugin = plugin or AsyncRunsPlugin(self.client, **options)
-        self._temporal = temporal = await connected(self.address, plugin, converter)
+        self.temporal = temporal = await connected(self.address, plugin, converter)
         async with Worker(temporal, task_queue=self.task_queue, workflows=self._workflows, **of_worker):
             yield temporal
 
     async def start(self, workflow: Callable[..., Any] | str, *args: Any, **options: Any) -> WorkflowHandle[Any, Any]:
         """Start a workflow for the worker that was made last."""
-        assert self._temporal is not None
+        assert self.temporal is not None
         name = f"w-{uuid.uuid4().hex[:12]}"
         options.setdefault("execution_timeout", timedelta(seconds=20.0))  # an error in a workflow would hang it
-        handle: WorkflowHandle[Any, Any] = await self._temporal.start_workflow(
+        handle: WorkflowHandle[Any, Any] = await self.temporal.start_workflow(
             workflow, args=args, id=options.pop("id", name), task_queue=self.task_queue, **options
         )
         self.handles.append(handle)

@@ -3,56 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from dev_server import Stage
-from temporalio.client import Client as TemporalClient
+from shard_bench import TWO_ROUNDS, Bench, read, start
 from temporalio.client import WorkflowFailureError
 
-from asyncruns import AnyOutcome, InvalidRequestError, RunRef, ToolContext, Toolset
-from asyncruns.temporal import EndedRun, Shards, start_shards
-from asyncruns.testing import BatchScenario, FunctionCall, Scenario
+from asyncruns import RunRef
+from asyncruns.testing import Scenario
 
 pytestmark = pytest.mark.real_time
-
-CALL = FunctionCall("get_weather", {"city": "Paris"})
-TWO_ROUNDS = Scenario(queued=0.02, working=0.05, rounds=((CALL, CALL), (CALL,)))
-
-
-class Bench:
-    """A toolset that counts how often each call was begun."""
-
-    def __init__(self) -> None:
-        self.begun: Counter[str] = Counter()
-        self.tools = Toolset()
-        self.told: Counter[RunRef] = Counter()
-        self.tools.tool(self.get_weather)
-
-    async def get_weather(self, city: str, context: ToolContext[None]) -> str:
-        """Return the weather in a city."""
-        self.begun[f"{context.ref}/{context.call.id}"] += 1
-        return f"sunny in {city}"
-
-    def tell(self, outcome: AnyOutcome[Any]) -> None:
-        self.told[outcome.ref] += 1
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-async def start(stage: Stage, temporal: TemporalClient, refs: list[Any], **options: Any) -> Shards:
-    options = {"id": f"s-{uuid.uuid4().hex[:12]}", "gather": 0.05, **options}
-    return await start_shards(temporal, refs, task_queue=stage.task_queue, **options)
-
-
-async def read(shards: Shards) -> list[EndedRun]:
-    return [ended async for ended in shards.outcomes()]
 
 
 async def test_the_runs_of_several_shards_end_and_each_call_runs_once(stage: Stage, bench: Bench) -> None:
