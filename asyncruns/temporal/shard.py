@@ -56,7 +56,8 @@ ADD_WITHIN: Final = timedelta(minutes=1)
 SOON_S: Final = 5.0
 """How long an activity watches at most, when a new history is to begin, or outputs wait for a new fleet."""
 LONGEST_RETRY_S: Final = 60.0
-CALL_HEARTBEAT_S: Final = 30.0
+CALL_PATIENCE: Final = 3.0
+"""How many times longer than for polls the heartbeat of a call may be overdue: it would not run again."""
 ADD_GATHER_S: Final = 0.25
 TELL_WITHIN: Final = timedelta(minutes=5)
 
@@ -251,7 +252,7 @@ class ShardWorkflow:
 
     def _how(self) -> Answering:
         shard = self._shard
-        return Answering(tools=shard.tools, people=frozenset(shard.people), heartbeat=CALL_HEARTBEAT_S)
+        return Answering(tools=shard.tools, people=frozenset(shard.people), heartbeat=CALL_PATIENCE * shard.heartbeat)
 
     async def _followed_up(self, token: Token, outputs: OutputsOfCalls) -> RunReport:
         """Return a token with outputs for the fleet; of a response, what its follow-up came to."""
