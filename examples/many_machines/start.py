@@ -26,9 +26,13 @@ from asyncruns.temporal import AsyncRunsPlugin, start_shards
 AT_ONCE = 20
 
 
+def lines_of(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
 async def create_runs(file: Path, number: int) -> None:
     """Create what is missing of so many runs, and append their ids to a file."""
-    created = len(file.read_text().splitlines()) if file.exists() else 0
+    created = len(lines_of(file))
     async with Client.from_env() as client:
         assistant = await client.assistants.create(model="gpt-4o", tools=tools.definitions())
 
@@ -46,7 +50,7 @@ async def create_runs(file: Path, number: int) -> None:
 
 async def watch_runs(file: Path, id_: str, size: int) -> None:
     """Start the watches of the runs in a file, and print how they end."""
-    runs = [RunRef("thread.run", tuple(line.split())) for line in file.read_text().splitlines() if line.strip()]
+    runs = [RunRef("thread.run", tuple(line.split())) for line in lines_of(file)]
     temporal = await TemporalClient.connect(TEMPORAL_ADDRESS, plugins=[AsyncRunsPlugin()])
     shards = await start_shards(temporal, runs, id=id_, task_queue=TASK_QUEUE, size=size, requests_per_second=100)
     began, ends = time.monotonic(), Counter[str]()

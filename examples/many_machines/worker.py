@@ -7,8 +7,8 @@ In a terminal each; all programs are installed by `pip install 'asyncruns[tempor
     ASYNCRUNS_BASE_URL=http://127.0.0.1:8080/v1 ASYNCRUNS_API_KEY=any-key python examples/many_machines/worker.py
     ASYNCRUNS_BASE_URL=http://127.0.0.1:8080/v1 ASYNCRUNS_API_KEY=any-key python examples/many_machines/start.py 200
 
-Kill a worker, or the server of Temporal, and start it again: nothing is lost, and no call runs twice. The runs and their
-calls are shown at http://127.0.0.1:8233. TEMPORAL_ADDRESS is where Temporal is, by default 127.0.0.1:7233.
+Kill a worker, or the server of Temporal, and start it again: nothing is lost, and no call runs twice. Runs and calls
+are shown at http://127.0.0.1:8233. TEMPORAL_ADDRESS is where Temporal is, by default 127.0.0.1:7233.
 """
 
 from __future__ import annotations
