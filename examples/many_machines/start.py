@@ -73,6 +73,7 @@ async def main() -> None:
         given.file = Path(f"{given.id}.runs")
         await create_runs(given.file, given.number)
     await watch_runs(given.file, given.id, given.size)
+    await asyncio.sleep(0.1)  # else Python may abort at its end: github.com/temporalio/sdk-python/issues/300
 
 
 if __name__ == "__main__":

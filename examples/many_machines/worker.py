@@ -46,6 +46,7 @@ async def main() -> None:
         async with Worker(temporal, task_queue=TASK_QUEUE):
             print("ready", flush=True)
             await stopped.wait()  # then tools that run have 10 s to end, and other workers take the rest
+    await asyncio.sleep(0.1)  # else Python may abort at its end: github.com/temporalio/sdk-python/issues/300
 
 
 if __name__ == "__main__":
