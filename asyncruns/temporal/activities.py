@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from temporalio import activity
@@ -41,8 +41,11 @@ from asyncruns.watch.handover import token_in, token_of
 from asyncruns.watch.observers import Ended
 from asyncruns.watch.to_outcome import create_guard_for
 
+T = TypeVar("T")
+
 COLD_PAUSE_S: Final = 20.0
 """Longer pauses between two polls of a cold watch are spent without an activity."""
+STOPPING_PAUSE: Final = timedelta(milliseconds=100)
 LARGEST_PAYLOAD: Final = 2_000_000
 """Bytes; Temporal refuses payloads of more than 2 MiB, in which there are a few other fields."""
 MAY_PASS: Final = frozenset({408, 409, 425, 429})
@@ -88,7 +91,7 @@ class Activities:
     async def watch(self, job: WatchJob) -> RunReport:
         """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
-            outcome = await (_cold(watch) if job.is_cold else watch)
+            outcome = await until_stopped(_cold(watch) if job.is_cold else watch.wait())
             return _checked(report_of(outcome, watch))
 
     @activity.defn(name=names.FOLLOW_UP)
@@ -194,7 +197,7 @@ class Activities:
             fleet.users += 1
             try:
                 await fleet.add(job.runs or [], job.options)
-                reports = await fleet.changes(job)
+                reports = await until_stopped(fleet.changes(job))
             finally:
                 fleet.users -= 1
                 fleet.used_at = loop_time()
@@ -298,6 +301,24 @@ async def _cold(watch: Watch[Any]) -> Any:
         return await finished
     finally:
         finished.cancel()
+
+
+async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
+    """Return what this returns, unless the worker begins to stop: then another one is to go on at once.
+
+    Raises:
+        ApplicationError: The worker is stopping.
+    """
+    doing = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(activity.wait_for_worker_shutdown())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise ApplicationError("This worker is stopping, and another one goes on", next_retry_delay=STOPPING_PAUSE)
+    finally:
+        doing.cancel()
+        stopping.cancel()
 
 
 @asynccontextmanager
