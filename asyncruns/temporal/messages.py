@@ -61,6 +61,21 @@ class WatchJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     heartbeat: float = 30.0
 
 
+class ShardRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of a shard.
+
+    Attributes:
+        key: Identifies it in the shard, also when it goes on as another run.
+        turn: How many times the workflow has passed it on to a fleet with new outputs. A report with an earlier turn
+            is old: its calls were answered.
+        token: What is known of it.
+    """
+
+    key: str
+    token: Token
+    turn: int = 0
+
+
 class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an activity has found.
 
@@ -69,11 +84,13 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
         token: What to go on with; None if the run has ended.
         answer_within: Seconds within which its calls must be answered: then it expires, or its watch times out. None
             if there is no limit.
+        run: The run of the shard that it is about; None outside of a shard.
     """
 
     outcome: dict[str, Any] | None = None
     token: Token | None = None
     answer_within: float | None = None
+    run: ShardRun | None = None
 
 
 class CallJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -142,7 +159,7 @@ class ShardJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     shard: str
-    runs: list[Token] | None = None
+    runs: list[ShardRun] | None = None
     options: dict[str, Any] = {}
     per_second: float | None = None
     gather: float = 1.0
@@ -190,7 +207,7 @@ class Shard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the workflow of a shard begins with, or goes on with in a new history.
 
     Attributes:
-        runs: The runs that are watched.
+        runs: The runs that are watched; `turn` of each is the number of rounds that were answered.
         tools: The name of the toolset that answers calls; None for no tools.
         people: Names of functions whose calls people answer.
         options: Options of `Fleet.watch`, as JSON, for all runs.
@@ -202,12 +219,11 @@ class Shard(Struct, frozen=True, kw_only=True, omit_defaults=True):
         total: The number of runs that the shard began with.
         ended: The runs whose watches have finished.
         again: Keys of the runs that the fleet does not watch at the moment.
-        rounds: Number of rounds that were answered, by the key of the run.
         host: The task queue of the worker that has the fleet; "" if there is none.
         polls: Number of polls that earlier fleets have sent.
     """
 
-    runs: list[Token]
+    runs: list[ShardRun]
     tools: str | None = ""
     people: list[str] = []
     options: dict[str, Any] = {}
@@ -219,7 +235,6 @@ class Shard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     total: int = 0
     ended: list[EndedRun] = []
     again: list[str] = []
-    rounds: dict[str, int] = {}
     host: str = ""
     polls: int = 0
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from asyncruns._loop import loop_time
+from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import ForeignError
 from asyncruns.fleet import Watch
@@ -50,6 +50,18 @@ def report_of(outcome: AnyOutcome[Any], watch: Watch[Any] | None = None) -> RunR
         token=token_in(token) if token else None,
         answer_within=by - loop_time() if by < math.inf else None,
     )
+
+
+def needs_outputs(outcome: AnyOutcome[Any]) -> bool:
+    """Return whether a run waits for outputs that a workflow is to provide."""
+    return isinstance(outcome, NeedsCaller) and outcome.reason is Reason.UNANSWERED and bool(outcome.calls)
+
+
+def not_watched(ref: RunRef, error: Exception) -> RunReport:
+    """Return the report of a run that no client here can watch."""
+    cause = {"type": type(error).__name__, "message": str(error)}
+    fields = {"outcome": GaveUp.__name__, "ref": ref.to_dict(), "refs": [ref.to_dict()], "at": wall_time()}
+    return RunReport(outcome={**fields, "reason": Reason.REJECTED.value, "cause": cause})
 
 
 def outcome_of_report(

@@ -9,24 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine
+import math
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import anyio
+from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.client.client import Client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet import Fleet, Watch
+from asyncruns.fleet.fleet import ADDED_AT_ONCE
 from asyncruns.lifecycle import Reason
-from asyncruns.lifecycle.records import key_of_run
-from asyncruns.temporal.messages import RunReport, ShardJob
-from asyncruns.temporal.reports import report_of
+from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
+from asyncruns.temporal.reports import needs_outputs, not_watched, report_of
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.handover import Token, token_text
 from asyncruns.watch.logs import FLEET_LOG
-from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.watch.outcome import AnyOutcome
 
 OnOutcome = Callable[[AnyOutcome[Any]], Awaitable[object] | object]
 
@@ -45,31 +47,35 @@ class ShardFleet:
     Args:
         client: Polls the runs.
         per_second: The share of the budget, in requests per second; None for no limit.
-        on_outcome: Told how each run ended, before that is reported.
+        on_outcome: Called with the outcome of each run, before that is reported.
+
+    Attributes:
+        users: Number of activities that use it now.
+        used_at: When the last one ended, by the loop's clock.
     """
 
     def __init__(self, client: Client, per_second: float | None, on_outcome: OnOutcome | None) -> None:
         self._fleet: Fleet[Any] = Fleet(client, requests_per_second=per_second, on_exit="leave", journal=None)
         self._on_outcome = on_outcome
         self._room = asyncio.Semaphore(TOLD_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._open: dict[str, Watch[Any]] = {}  # the runs that are watched, or whose outcomes are being told, by key
+        self._following: set[asyncio.Task[None]] = set()
+        self._turns: dict[str, int] = {}  # the last turn of each run
+        self._open: dict[str, Watch[Any]] = {}  # the runs that are watched, or whose outcomes are being told
         self._reports: list[RunReport] = []
-        self._first_at = self._needs_at = float("inf")  # since when something is to be reported; and calls
+        self._first_at = self._needs_at = math.inf  # since when something is to be reported; and calls
         self._changed = asyncio.Event()
-        self.users: int = 0  # activities that use it now
+        self.users: int = 0
         self.used_at: float = loop_time()
 
     async def open(self) -> None:
         """Begin to poll."""
         await self._fleet.__aenter__()
-        self._start(self._read())
 
     async def aclose(self) -> None:
         """Stop to poll; the runs go on at the server."""
-        for task in self._tasks:
+        for task in self._following:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._following, return_exceptions=True)
         await self._fleet.__aexit__(None, None, None)
 
     @property
@@ -77,11 +83,25 @@ class ShardFleet:
         """Number of polls sent."""
         return self._fleet.statistics().polls
 
-    async def add(self, runs: list[Token], options: dict[str, Any]) -> None:
-        """Watch more runs. Safe to cancel: some may be watched then."""
-        for number, token in enumerate(runs, 1):
-            self._open[key_of_run(token.ref)] = begin_watch(self._fleet, token, options)
-            if number % 16 == 0:
+    async def add(self, runs: Iterable[ShardRun], options: dict[str, Any]) -> None:
+        """Watch more runs, but for those that are watched already in this turn.
+
+        May be repeated, and is safe to cancel: some may be watched then.
+        """
+        for number, run in enumerate(runs, 1):
+            if self._turns.get(run.key, -1) >= run.turn:
+                continue
+            self._turns[run.key] = run.turn
+            try:
+                watch = begin_watch(self._fleet, run.token, options)
+            except InvalidRequestError as error:
+                self._report(run, not_watched(run.token.ref, error))
+                continue
+            self._open[run.key] = watch
+            task = asyncio.create_task(self._follow(run, watch), name="asyncruns shard")
+            self._following.add(task)
+            task.add_done_callback(self._following.discard)
+            if number % ADDED_AT_ONCE == 0:
                 await asyncio.sleep(0)  # the event loop stays responsive
 
     async def changes(self, job: ShardJob) -> list[RunReport]:
@@ -95,7 +115,7 @@ class ShardFleet:
             with anyio.move_on_after(pause):
                 await self._changed.wait()
         reports, self._reports = self._reports, []
-        self._first_at = self._needs_at = float("inf")
+        self._first_at = self._needs_at = math.inf
         return reports
 
     async def cancelled(self) -> list[RunReport]:
@@ -111,42 +131,32 @@ class ShardFleet:
     def _due_at(self, job: ShardJob, until: float) -> float:
         return min(until, self._needs_at + job.gather, self._first_at + ENDS_WAIT * job.gather)
 
-    async def _read(self) -> None:
-        with self._fleet.keep_open():
-            async for outcome in self._fleet:
-                if self._on_outcome is None or needs_outputs(outcome):
-                    self._report(outcome)
-                else:
-                    self._start(self._tell(outcome, self._on_outcome))
+    async def _follow(self, run: ShardRun, watch: Watch[Any]) -> None:
+        """Report an outcome, once `on_outcome` was called with it if it is final."""
+        outcome = await watch
+        if self._on_outcome is not None and not needs_outputs(outcome):
+            await self._tell(outcome, self._on_outcome)
+        self._report(run, report_of(outcome, watch))
 
     async def _tell(self, outcome: AnyOutcome[Any], on_outcome: OnOutcome) -> None:
-        """Call `on_outcome` until that succeeds; only then is the outcome reported."""
         for tries in itertools.count():
             async with self._room:
                 raised = await attempt_call(on_outcome, outcome, what="on_outcome")
             if not isinstance(raised, Raised):
-                self._report(outcome)
                 return
             FLEET_LOG.error("on_outcome raised for %s, and is called again", outcome.ref, exc_info=raised.error)
             await asyncio.sleep(min(2.0**tries, LONGEST_TELL_PAUSE_S))
 
-    def _report(self, outcome: AnyOutcome[Any]) -> None:
-        watch = None
-        for ref in (*outcome.refs, outcome.ref):
-            watch = self._open.pop(key_of_run(ref), watch)
-        report = report_of(outcome, watch)
-        if not needs_outputs(outcome) and report.outcome is not None:
+    def _report(self, run: ShardRun, report: RunReport) -> None:
+        self._open.pop(run.key, None)
+        needs = report.outcome is not None and report.outcome["reason"] == Reason.UNANSWERED.value
+        if not needs and report.outcome is not None:
             report.outcome["run"] = None  # a shard has thousands, and `on_outcome` was told
-        self._reports.append(report)
+        self._reports.append(replace(report, run=ShardRun(key=run.key, token=Token(ref=run.token.ref), turn=run.turn)))
         self._first_at = min(self._first_at, loop_time())
-        if needs_outputs(outcome):
+        if needs:
             self._needs_at = min(self._needs_at, loop_time())
         self._changed.set()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="asyncruns shard")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def begin_watch(fleet: Fleet[Any], token: Token, options: dict[str, Any]) -> Watch[Any]:
@@ -154,11 +164,6 @@ def begin_watch(fleet: Fleet[Any], token: Token, options: dict[str, Any]) -> Wat
     if token.record is None and token.parameters is None and not token.lacks:
         return fleet.watch(token.ref, **options)
     return fleet.watch(token=token_text(token), **options)
-
-
-def needs_outputs(outcome: AnyOutcome[Any]) -> bool:
-    """Return whether a run waits for outputs that the workflow is to provide."""
-    return isinstance(outcome, NeedsCaller) and outcome.reason is Reason.UNANSWERED and bool(outcome.calls)
 
 
 class ResidentFleets:

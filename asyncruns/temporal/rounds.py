@@ -25,9 +25,10 @@ from asyncruns.lifecycle import Call, CallKind, Reason, RunRef
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
 from asyncruns.temporal.desk import desk
 from asyncruns.temporal.messages import CALL, IF_INTERRUPTED, NO_TOOLSET, CallJob, CallResult, RunReport, WatchJob
+from asyncruns.temporal.reports import needs_outputs
 from asyncruns.tools.context import RunFacts
 from asyncruns.watch.call_answerer import Calls, GivenOutputs, texts_of
-from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.watch.outcome import AnyOutcome
 
 ONCE: Final = RetryPolicy(maximum_attempts=1)
 POLL_RETRIES: Final = RetryPolicy(maximum_interval=timedelta(minutes=1))
@@ -90,7 +91,7 @@ class RoundResult(Struct, frozen=True, kw_only=True):
 
 def round_of(outcome: AnyOutcome[Any], within: float | None) -> CallRound | None:
     """Return the calls that are to be answered in a workflow; None if the outcome is not for the workflow."""
-    if not isinstance(outcome, NeedsCaller) or outcome.reason is not Reason.UNANSWERED or not outcome.calls:
+    if not needs_outputs(outcome):
         return None
     metadata = getattr(outcome.run, "metadata", None)
     plain = dict(metadata) if isinstance(metadata, Mapping) else {}

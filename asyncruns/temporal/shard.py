@@ -16,10 +16,18 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from asyncruns.lifecycle import Reason
-from asyncruns.lifecycle.records import key_of_run
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.desk import desk
-from asyncruns.temporal.messages import EndedRun, RunReport, Shard, ShardJob, ShardReport, ShardState, WatchJob
+from asyncruns.temporal.messages import (
+    EndedRun,
+    RunReport,
+    Shard,
+    ShardJob,
+    ShardReport,
+    ShardRun,
+    ShardState,
+    WatchJob,
+)
 from asyncruns.temporal.reports import outcome_of_report, report_of
 from asyncruns.temporal.rounds import (
     LONGEST,
@@ -29,6 +37,7 @@ from asyncruns.temporal.rounds import (
     CallRound,
     OutputsOfCalls,
     RoundProgress,
+    RoundResult,
     answer_round,
     is_leaving,
     raise_ours,
@@ -57,7 +66,7 @@ class ShardWorkflow:
     """Watches the runs of one shard."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Token] = {}
+        self._open: dict[str, ShardRun] = {}
         self._ended: list[EndedRun] = []
         self._rounds: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, RoundProgress] = {}
@@ -67,6 +76,7 @@ class ShardWorkflow:
         self._fleet_polls = 0
         self._failures = 0
         self._is_ending = False  # a new history is to begin
+        self._broken: Exception | None = None  # what a task has raised
 
     @workflow.run
     async def run(self, shard: Shard) -> ShardState:
@@ -74,8 +84,8 @@ class ShardWorkflow:
         self._shard = shard
         info = workflow.info()
         self._name = f"{info.workflow_id}/{info.first_execution_run_id}"
-        self._open = {key_of_run(token.ref): token for token in shard.runs}
-        self._ended, self._count = list(shard.ended), dict(shard.rounds)
+        self._open = {run.key: run for run in shard.runs}
+        self._ended = list(shard.ended)
         self._again, self._host, self._polls = dict.fromkeys(shard.again), shard.host, shard.polls
         adding = asyncio.create_task(self._add_again())
         try:
@@ -99,12 +109,14 @@ class ShardWorkflow:
 
     async def _watch_all(self) -> None:
         while self._open:
+            if self._broken is not None:
+                raise self._broken
             if workflow.info().is_continue_as_new_suggested():
                 self._is_ending = True
             if self._is_ending and not any(each.running for each in self._progress.values()):
                 await self._begin_anew()
             if len(self._open) == len(self._rounds):  # all wait for their outputs
-                await workflow.wait_condition(lambda: len(self._open) != len(self._rounds))
+                await workflow.wait_condition(lambda: len(self._open) != len(self._rounds) or self._broken is not None)
                 continue
             try:
                 report = await self._watch()
@@ -134,9 +146,9 @@ class ShardWorkflow:
         )
         return report
 
-    def _to_watch(self) -> list[Token]:
+    def _to_watch(self) -> list[ShardRun]:
         self._again.clear()
-        return [token for key, token in self._open.items() if key not in self._rounds]
+        return [run for key, run in self._open.items() if key not in self._rounds]
 
     async def _lost_fleet(self) -> None:
         """Note that the fleet is lost, so that a new one is made: at once, after pauses if it fails again."""
@@ -146,7 +158,7 @@ class ShardWorkflow:
             await workflow.sleep(min(2.0 ** (self._failures - 1), LONGEST_RETRY_S))
         self._failures += 1
 
-    def _job(self, runs: list[Token] | None) -> ShardJob:
+    def _job(self, runs: list[ShardRun] | None) -> ShardJob:
         shard = self._shard
         return ShardJob(
             shard=self._name,
@@ -187,38 +199,48 @@ class ShardWorkflow:
     # What has changed
 
     def _note(self, report: RunReport) -> None:
+        if report.run is None or (run := self._open.get(report.run.key)) is None or run.turn != report.run.turn:
+            return  # a fleet has reported it before
         outcome = outcome_of_report(report, WorkflowClient())
-        key = next((key for ref in (*outcome.refs, outcome.ref) if (key := key_of_run(ref)) in self._open), None)
-        if key is None or key in self._rounds:
-            return  # an earlier fleet has reported it already
-        self._open[key] = report.token or self._open[key]
+        key = run.key
+        run = self._open[key] = replace(run, token=report.token or run.token)
         round_ = round_of(outcome, report.answer_within)
         if round_ is None:
             self._finish(key, outcome)
         elif self._is_ending:
-            self._again[key] = None
-        else:
+            # It is watched again after that, in a turn of its own, and asks for the same calls.
+            self._pass_on(key, run.token)
+        elif key not in self._rounds:
             self._progress[key] = RoundProgress()
             self._rounds[key] = asyncio.create_task(self._answer(key, round_, outcome))
 
+    def _pass_on(self, key: str, token: Token) -> None:
+        self._open[key] = ShardRun(key=key, token=token, turn=self._open[key].turn + 1)
+        self._again[key] = None
+
     async def _answer(self, key: str, round_: CallRound, outcome: AnyOutcome[Any]) -> None:
+        progress, token = self._progress[key], self._open[key].token
         try:
             most = self._shard.max_rounds
-            self._count[key] = self._count.get(key, 0) + 1
-            if most is not None and self._count[key] > most:
-                await self._tell(key, replace(outcome, reason=Reason.MAX_ROUNDS))
-                return
-            done = await answer_round(round_, self._how(), self._progress[key])
-            if done.left:
-                self._open[key] = with_outputs(self._open[key], done.outputs)
-                await self._tell(key, unanswered(outcome, done))
-                return
-            report = await self._followed_up(self._open[key], done.outputs)
-            self._open[key] = report.token or self._open[key]
-            if report.outcome is None:
-                self._again[key] = None
+            if most is not None and self._open[key].turn >= most:
+                done = RoundResult(outputs=(), left=round_.calls)
+                outcome = replace(unanswered(outcome, done), reason=Reason.MAX_ROUNDS)
             else:
-                await self._tell(key, outcome_of_report(report, WorkflowClient()))
+                done = await answer_round(round_, self._how(), progress)
+                outcome = unanswered(outcome, done)
+            progress.running += 1  # what follows must not be cut off
+            if done.left:
+                await self._tell(key, with_outputs(token, done.outputs), outcome)
+                return
+            report = await self._followed_up(token, done.outputs)
+            if report.outcome is None:
+                self._pass_on(key, report.token or token)
+            else:
+                await self._tell(key, report.token or token, outcome_of_report(report, WorkflowClient()))
+        except Exception as error:
+            if not is_leaving(error):
+                self._broken = error
+            raise
         finally:
             del self._rounds[key], self._progress[key]
             self._show()
@@ -240,9 +262,10 @@ class ShardWorkflow:
                 raise
             return RunReport(token=with_outputs(token, outputs, is_unsure=True))
 
-    async def _tell(self, key: str, outcome: AnyOutcome[Any]) -> None:
+    async def _tell(self, key: str, token: Token, outcome: AnyOutcome[Any]) -> None:
         """Finish a watch in a way that the fleet has not told."""
-        report = replace(report_of(outcome), token=self._open[key])
+        self._open[key] = replace(self._open[key], token=token)
+        report = replace(report_of(outcome), token=token)
         await workflow.execute_activity(
             names.TELL,
             report,
@@ -253,8 +276,7 @@ class ShardWorkflow:
         self._finish(key, outcome)
 
     def _finish(self, key: str, outcome: AnyOutcome[Any]) -> None:
-        token = self._open.pop(key)
-        self._count.pop(key, None)
+        token = self._open.pop(key).token
         self._ended.append(
             EndedRun(
                 ref=outcome.ref,
@@ -279,16 +301,13 @@ class ShardWorkflow:
         progress = dict(self._progress)
         await self._stop_rounds()
         for key, each in progress.items():
-            self._open[key] = with_outputs(self._open[key], each.outputs)
-            self._again[key] = None
-        keys = {key: key_of_run(token.ref) for key, token in self._open.items()}
+            self._pass_on(key, with_outputs(self._open[key].token, each.outputs))
         workflow.continue_as_new(
             replace(
                 self._shard,
                 runs=list(self._open.values()),
                 ended=self._ended,
-                again=[keys[key] for key in self._again if key in keys],
-                rounds={keys[key]: count for key, count in self._count.items()},
+                again=[key for key in self._again if key in self._open],
                 host=self._host,
                 polls=self._polls,
             )
@@ -302,6 +321,7 @@ class ShardWorkflow:
 
     async def _leave(self) -> None:
         """Stop the calls, and cancel the runs if that was asked for."""
+        self._is_ending = True  # so that none begins
         await self._stop_rounds()
         if self._shard.on_exit != "cancel" or not self._open:
             return

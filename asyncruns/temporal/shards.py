@@ -16,7 +16,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.policy import MAX_ROUNDS
-from asyncruns.temporal.messages import SHARD, STATE, EndedRun, Shard, ShardState
+from asyncruns.lifecycle.records import key_of_run
+from asyncruns.temporal.messages import SHARD, STATE, EndedRun, Shard, ShardRun, ShardState
 from asyncruns.watch.handover import Token
 
 MOST_RUNS: Final = 5_000
@@ -147,7 +148,7 @@ async def start_shards(
     handles = []
     for number, part in enumerate(parts, 1):
         shard = Shard(
-            runs=[Token(ref=ref) for ref in part],
+            runs=[ShardRun(key=key_of_run(ref), token=Token(ref=ref)) for ref in part],
             tools=tools,
             people=list(people),
             options=options,
