@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 from temporalio.client import Client as TemporalClient
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -49,8 +49,7 @@ class Shards(Struct, frozen=True):
         Raises:
             temporalio.client.WorkflowFailureError: A shard was cancelled or has failed.
         """
-        for handle, read in (left := dict.fromkeys(self.handles, 0)).items():
-            left[handle] = read
+        left = dict.fromkeys(self.handles, 0)
         while left:
             for handle, read in list(left.items()):
                 state = await _state(handle, read)
@@ -59,7 +58,7 @@ class Shards(Struct, frozen=True):
                 for ended in state.ended:
                     yield ended
                 left[handle] += len(state.ended)
-                if not state.open:
+                if not state.open or await _has_failed(handle):
                     await handle.result()
                     del left[handle]
             if left:
@@ -88,6 +87,17 @@ async def _state(handle: WorkflowHandle[Any, Any], since: int) -> ShardState | N
             raise
         return None
     return found
+
+
+async def _has_failed(handle: WorkflowHandle[Any, Any]) -> bool:
+    """Return whether a shard has ended with runs that are open: it was cancelled, for example."""
+    try:
+        found = await handle.describe()
+    except RPCError as error:
+        if error.status not in _MAY_PASS:
+            raise
+        return False
+    return found.status not in (None, WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.COMPLETED)
 
 
 async def start_shards(
