@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.client.client import Client
@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 COLD_PAUSE_S: Final = 20.0
 """Longer pauses between two polls of a cold watch are spent without an activity."""
+STOPPING_S: Final = 1.0
+"""How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
 STOPPING_PAUSE: Final = timedelta(milliseconds=100)
 LARGEST_PAYLOAD: Final = 2_000_000
 """Bytes; Temporal refuses payloads of more than 2 MiB, in which there are a few other fields."""
@@ -304,21 +306,30 @@ async def _cold(watch: Watch[Any]) -> Any:
 
 
 async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
-    """Return what this returns, unless the worker begins to stop: then another one is to go on at once.
+    """Return what this returns, unless the worker begins to stop: then another one is to go on soon.
 
     Raises:
         ApplicationError: The worker is stopping.
     """
     doing = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(activity.wait_for_worker_shutdown())
+    stopping = asyncio.ensure_future(_stopping())
     try:
         await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if doing.done():
             return doing.result()
-        raise ApplicationError("This worker is stopping, and another one goes on", next_retry_delay=STOPPING_PAUSE)
+        raise ApplicationError(
+            "This worker is stopping, and another one goes on",
+            next_retry_delay=STOPPING_PAUSE,
+            category=ApplicationErrorCategory.BENIGN,  # nothing to log
+        )
     finally:
         doing.cancel()
         stopping.cancel()
+
+
+async def _stopping() -> None:
+    await activity.wait_for_worker_shutdown()
+    await asyncio.sleep(STOPPING_S)
 
 
 @asynccontextmanager
