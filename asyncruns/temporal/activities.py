@@ -48,6 +48,9 @@ COLD_PAUSE_S: Final = 20.0
 COLD_SHARE: Final = 0.05
 """A cold watch polls again after this part of the time that it has taken so far, or later."""
 LONGEST_COLD_S: Final = 300.0
+STOPPING_S: Final = 1.0
+"""How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
+STOPPING_PAUSE: Final = timedelta(milliseconds=100)
 LARGEST_PAYLOAD: Final = 2_000_000
 """Bytes; Temporal refuses payloads of more than 2 MiB, in which there are a few other fields."""
 MAY_PASS: Final = frozenset({408, 409, 425, 429})
@@ -112,7 +115,7 @@ class Activities:
 
     async def _watched(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
-            outcome = await _until_worker_stops(_cold(watch, job) if job.is_cold else watch.wait())
+            outcome = await until_stopped(_cold(watch, job) if job.is_cold else watch.wait())
             return report_of(outcome, watch)
 
     async def _followed_up(self, job: WatchJob) -> RunReport:
@@ -227,7 +230,7 @@ class Activities:
             fleet.users += 1
             try:
                 await fleet.add(job.runs or [], job.options)
-                reports = await fleet.changes(job)
+                reports = await until_stopped(fleet.changes(job))
             finally:
                 fleet.users -= 1
                 fleet.used_at = loop_time()
@@ -334,27 +337,32 @@ async def _cold(watch: Watch[Any], job: WatchJob) -> Any:
         finished.cancel()
 
 
-async def _until_worker_stops(watching: Coroutine[Any, Any, T]) -> T:
-    """Return what a watch returns, or end the attempt when the worker is stopped: tools need the grace, this does not.
+async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
+    """Return what this returns, unless the worker begins to stop: then another one is to go on soon.
 
     Raises:
-        ApplicationError: The worker is stopped; another one goes on at once.
+        ApplicationError: The worker is stopping.
     """
-    watch = asyncio.create_task(watching, name="asyncruns watch")
-    stopped = asyncio.create_task(activity.wait_for_worker_shutdown(), name="asyncruns worker")
+    doing = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(_stopping())
     try:
-        await asyncio.wait({watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not watch.done():
-            raise ApplicationError(
-                "The worker is stopped, and another one goes on",
-                type=names.WORKER_STOPS,
-                next_retry_delay=timedelta(milliseconds=1),
-                category=ApplicationErrorCategory.BENIGN,
-            )
-        return await watch
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise ApplicationError(
+            "This worker is stopping, and another one goes on",
+            type=names.WORKER_STOPS,
+            next_retry_delay=STOPPING_PAUSE,
+            category=ApplicationErrorCategory.BENIGN,  # nothing to log
+        )
     finally:
-        watch.cancel()
-        stopped.cancel()
+        doing.cancel()
+        stopping.cancel()
+
+
+async def _stopping() -> None:
+    await activity.wait_for_worker_shutdown()
+    await asyncio.sleep(STOPPING_S)
 
 
 def _cold_pause(watch: Watch[Any], job: WatchJob) -> float:

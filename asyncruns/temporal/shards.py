@@ -24,7 +24,12 @@ from asyncruns.watch.handover import Token
 MOST_RUNS: Final = 5_000
 """Of one shard: its input and its result, of some 200 bytes a run, must fit into payloads of 2 MB."""
 READ_EVERY_S: Final = 2.0
-_MAY_PASS: Final = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+_MAY_PASS: Final = (
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.FAILED_PRECONDITION,  # no worker has asked for work for 20 s
+)
 
 
 class Shards(Struct, frozen=True):
