@@ -13,7 +13,7 @@ from dev_server import KEY, connected
 from temporalio.worker import Worker
 
 from asyncruns import Client, ToolContext, Toolset
-from asyncruns.temporal import AsyncRunsPlugin, shard
+from asyncruns.temporal import AsyncRunsPlugin
 
 tools = Toolset()
 
@@ -36,5 +36,4 @@ async def main(address: str, task_queue: str, base_url: str) -> None:
 
 
 if __name__ == "__main__":
-    shard.CALL_HEARTBEAT_S = 1.0  # type: ignore[misc]
     asyncio.run(main(*sys.argv[1:4]))
