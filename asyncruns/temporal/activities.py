@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-import msgspec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from asyncruns._loop import loop_time, wall_time
+from asyncruns.abc import RunClient
 from asyncruns.client.client import Client
 from asyncruns.errors import (
     APIStatusError,
@@ -31,7 +31,9 @@ from asyncruns.lifecycle import OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
 from asyncruns.temporal.reports import has_overlooked, outcome_of_report, report_of
-from asyncruns.temporal.resident_fleets import OnOutcome, ResidentFleets, ShardFleet, begin_watch
+from asyncruns.temporal.resident_fleets import ResidentFleets
+from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet, begin_watch
+from asyncruns.temporal.sizes import LARGEST_PAYLOAD, LARGEST_REPORT, size_of
 from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts, context_for
 from asyncruns.tools.results import error_output
@@ -39,6 +41,7 @@ from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.handover import token_in, token_of
 from asyncruns.watch.observers import Ended
+from asyncruns.watch.outcome_clients import LeftBehind
 from asyncruns.watch.to_outcome import create_guard_for
 
 T = TypeVar("T")
@@ -51,8 +54,6 @@ LONGEST_COLD_S: Final = 300.0
 STOPPING_S: Final = 1.0
 """How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
 STOPPING_PAUSE: Final = timedelta(milliseconds=100)
-LARGEST_PAYLOAD: Final = 2_000_000
-"""Bytes; Temporal refuses payloads of more than 2 MiB, in which there are a few other fields."""
 MAY_PASS: Final = frozenset({408, 409, 425, 429})
 """Statuses below 500 with which a create may be sent again."""
 
@@ -226,7 +227,7 @@ class Activities:
     async def watch_shard(self, job: ShardJob) -> ShardReport:
         """Watch the runs of a shard until some have ended or need the caller."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
-            fleet = self._here(job.shard) if job.runs is None else await self._fleets.new_shard(job)
+            fleet = self._here(job.shard) if job.runs is None else await self._new_shard(job)
             fleet.users += 1
             try:
                 await fleet.add(job.runs or [], job.options)
@@ -242,6 +243,9 @@ class Activities:
         async with _asyncruns_errors():
             await self._here(job.shard).add(job.runs or [], job.options)
 
+    async def _new_shard(self, job: ShardJob) -> ShardFleet:
+        return await self._fleets.new_shard(job, _largest(LARGEST_REPORT))
+
     def _here(self, shard: str) -> ShardFleet:
         fleet = self._fleets.shard(shard)
         if fleet is None:
@@ -252,11 +256,10 @@ class Activities:
     async def cancel_many(self, job: ShardJob) -> ShardReport:
         """Cancel the runs of a shard, and return how they ended."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
-            fleet = await self._fleets.new_shard(job)
+            fleet = await self._new_shard(job)
             fleet.users += 1
             try:
-                await fleet.add(job.runs or [], job.options)
-                reports = await fleet.cancelled()
+                reports = await until_stopped(fleet.cancelled(job.runs or [], job.options))
             finally:
                 await self._fleets.leave(job.shard)
             return ShardReport(reports=reports)
@@ -265,10 +268,16 @@ class Activities:
     async def tell(self, report: RunReport) -> None:
         """Call `on_outcome` for an outcome that the workflow of a shard has found, and not its fleet."""
         if self._on_outcome is not None and report.outcome is not None:
-            client = self._client.for_run(RunRef.of(report.outcome["ref"]))
+            client = self._client_of(RunRef.of(report.outcome["ref"]))
             raised = await attempt_call(self._on_outcome, outcome_of_report(report, client), what="on_outcome")
             if isinstance(raised, Raised):
                 raise raised.error
+
+    def _client_of(self, ref: RunRef) -> RunClient[Any]:
+        try:
+            return self._client.for_run(ref)
+        except InvalidRequestError:  # of a dialect that this worker does not have
+            return LeftBehind()
 
     def all(self) -> list[Callable[..., Any]]:
         """Return all of them, as a worker takes them."""
@@ -280,7 +289,7 @@ class Activities:
 
 def _fitting(result: CallResult, job: CallJob) -> CallResult:
     """Return a result; an error in its place if it is larger than its share of a payload."""
-    size, room = len(msgspec.json.encode(result.output)), _largest_payload() / max(job.among, 1)
+    size, room = size_of(result.output), _largest(job.room) / max(job.among, 1)
     if size <= room:
         return result
     told = (
@@ -296,7 +305,7 @@ def _checked(report: RunReport) -> RunReport:
     Raises:
         ApplicationError: It is larger than a payload may be.
     """
-    size, most = len(msgspec.json.encode(report)), _largest_payload()
+    size, most = size_of(report), _largest(LARGEST_PAYLOAD)
     if size > most:
         raise ApplicationError(
             f"The run has {size} bytes with its outputs, and Temporal takes {most:.0f} in a payload: give the client "
@@ -307,11 +316,11 @@ def _checked(report: RunReport) -> RunReport:
     return report
 
 
-def _largest_payload() -> float:
-    """Return how many bytes a payload may have; infinity if a codec or a storage of the user's own decides."""
+def _largest(size: float) -> float:
+    """Return how many bytes a value may have: this many, or infinity if a codec or a storage of the user's decides."""
     converter = activity.client().data_converter
     own = converter.payload_codec is not None or converter.external_storage is not None
-    return math.inf if own else LARGEST_PAYLOAD
+    return math.inf if own else size
 
 
 async def _cold(watch: Watch[Any], job: WatchJob) -> Any:

@@ -6,7 +6,7 @@ Nothing waits outside of the workflow: no worker is held, however long a person 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from temporalio import workflow
 
@@ -15,15 +15,25 @@ from asyncruns.lifecycle import Call, CallKind, RunRef
 from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.messages import ANSWER, OPEN_CALLS, OpenCall, PersonsAnswer
 from asyncruns.temporal.search_attributes import note_waiting
+from asyncruns.temporal.sizes import LARGEST_PAYLOAD, size_of
 from asyncruns.watch.call_answerer import texts_of
+
+MOST_AT_ONCE: Final = 500
+"""Tools of a workflow that run at a time: the server refuses more than 2,000 pending activities of one workflow."""
 
 
 class Desk:
-    """Where the calls of a workflow wait for people. Use `desk()`, which returns that of the current workflow."""
+    """Where the calls of a workflow wait for people. Use `desk()`, which returns that of the current workflow.
+
+    Attributes:
+        tools: Bounds how many tools of the workflow run at a time.
+    """
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, ...], OpenCall] = {}
         self._outputs: dict[tuple[str, ...], str] = {}
+        self._room: dict[tuple[str, ...], float] = {}  # bytes that an output may have
+        self.tools: asyncio.Semaphore = asyncio.Semaphore(MOST_AT_ONCE)
         workflow.set_query_handler(OPEN_CALLS, self.open_calls)
         workflow.set_update_handler(ANSWER, self._answer, validator=self._check)
 
@@ -31,9 +41,17 @@ class Desk:
         """Return the calls that wait."""
         return list(self._open.values())
 
-    async def output_of(self, call: Call, ref: RunRef, label: Any) -> str:
-        """Wait until a person has answered a call, and return the output. Safe to cancel: the call waits no more."""
+    async def output_of(self, call: Call, ref: RunRef, label: Any, room: float = LARGEST_PAYLOAD) -> str:
+        """Wait until a person has answered a call, and return the output. Safe to cancel: the call waits no more.
+
+        Args:
+            call: The call.
+            ref: The ref of its run.
+            label: The label of the watch.
+            room: The bytes that its output may have.
+        """
         key = (*ref.ids, key_of_call(call))
+        self._room[key] = room
         self._open[key] = OpenCall(call=call, ref=ref, label=label, asked_at=workflow.now().timestamp())
         note_waiting(for_people=True)
         try:
@@ -46,7 +64,7 @@ class Desk:
         return self._outputs.pop(key)
 
     def _close(self, key: tuple[str, ...]) -> None:
-        del self._open[key]
+        del self._open[key], self._room[key]
         if not self._open:
             note_waiting(for_people=False)
 
@@ -71,6 +89,11 @@ class Desk:
         key, _ = self._find(answer)
         if key in self._outputs:
             raise InvalidRequestError(f"The call {answer.call_id!r} was answered already")
+        size, room = size_of(answer.output), self._room[key]
+        if size > room:
+            raise InvalidRequestError(
+                f"The output for the call {answer.call_id!r} has {size} bytes, and may have {room:.0f}: shorten it"
+            )
 
     async def _answer(self, answer: PersonsAnswer) -> None:
         key, found = self._find(answer)

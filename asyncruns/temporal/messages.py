@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from asyncruns.lifecycle import Call, RunRef, TokenUsage
+from asyncruns.temporal.sizes import LARGEST_PAYLOAD
 from asyncruns.watch.handover import Token
 
 WATCH: Final = "asyncruns.watch"
@@ -110,7 +111,8 @@ class CallJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
         toolset: The name of the toolset; "" for the one without a name.
         label: The label of the watch.
         metadata: The metadata of the run.
-        among: How many calls the round has, which share what a payload may hold.
+        among: How many calls the round has, which share the room.
+        room: How many bytes all their outputs may have.
         heartbeat: The heartbeat timeout, in seconds.
     """
 
@@ -120,6 +122,7 @@ class CallJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     label: Any = None
     metadata: dict[str, Any] = {}
     among: int = 1
+    room: int = LARGEST_PAYLOAD
     heartbeat: float = 30.0
 
 
@@ -179,7 +182,7 @@ class ShardReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What has changed in a shard.
 
     Attributes:
-        reports: Of runs that have ended, or need the caller; of the former without their bodies.
+        reports: Of runs that have ended, or need the caller; without their bodies, but for the metadata of the latter.
         host: The task queue of the worker that has the fleet.
         polls: Number of polls that this fleet has sent so far.
     """
@@ -198,8 +201,11 @@ class EndedRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
         status: The last status that was seen.
         at: When it was noticed, in seconds since the epoch.
         reason: Why the watch finished before the run ended, as the value of a `Reason`; "" if the run ended.
-        error: The server's error as `{"code": ..., "message": ...}`, if the run ended badly.
-        token: Goes on with the watch, if the run has not ended: see `Client.watch`.
+        error: The server's error as `{"code": ..., "message": ...}`, if the run ended badly; the message cut at 200
+            characters.
+        cause: The error that led to this outcome, in at most 200 characters; "" for none.
+        token: Goes on with the watch, if the run has not ended: see `Client.watch`. None also if it is larger than 2
+            kB, or the shard has many; `on_outcome` got it.
     """
 
     ref: RunRef
@@ -208,6 +214,7 @@ class EndedRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: float = 0.0
     reason: str = ""
     error: dict[str, Any] | None = None
+    cause: str = ""
     token: Token | None = None
 
 

@@ -31,8 +31,8 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.temporal.activities import Activities, toolsets_by_name
 from asyncruns.temporal.converter import with_our_structs
 from asyncruns.temporal.desk import desk
-from asyncruns.temporal.resident_fleets import OnOutcome
 from asyncruns.temporal.shard import ShardWorkflow
+from asyncruns.temporal.shard_fleet import OnOutcome
 from asyncruns.tools import Toolset
 
 MOST_ACTIVITIES: Final = 10_000

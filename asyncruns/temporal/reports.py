@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
@@ -16,6 +17,7 @@ from asyncruns.fleet import Watch
 from asyncruns.lifecycle import Call, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.messages import RunReport
+from asyncruns.temporal.sizes import size_of
 from asyncruns.watch.handover import Token, token_in, token_text
 from asyncruns.watch.outcome import (
     AnyOutcome,
@@ -34,6 +36,12 @@ from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE, THREAD_RUN
 _OUTCOMES: Final[Mapping[str, type[Any]]] = {
     kind.__name__: kind for kind in (Completed, Failed, Cancelled, Expired, Incomplete, NeedsCaller, GaveUp)
 }
+_KEPT: Final = ("id", "object", "status", "created_at", "thread_id", "assistant_id", "model", "metadata")
+_LEFT_OUT: Final = ("run", "calls", "outputs", "label", "refs", "cancel_error")
+LONGEST_MESSAGE: Final = 200
+"""Characters of the message of an error."""
+LARGEST_TOKEN: Final = 2_000
+"""Bytes of a token that a shard keeps of a run whose watch has finished; `on_outcome` got it in any case."""
 _RUNS: Final[Mapping[str, type[Any]]] = {
     THREAD_RUN: Run,
     RESPONSE: ModelResponse,
@@ -75,11 +83,35 @@ def has_overlooked(report: RunReport, token: Token) -> bool:
     return bool(calls) and all(key_of_call(call) in known for call in calls)
 
 
-def not_watched(ref: RunRef, error: Exception) -> RunReport:
-    """Return the report of a run that no client here can watch."""
-    cause = {"type": type(error).__name__, "message": str(error)}
+def given_up(ref: RunRef, error: BaseException, reason: Reason) -> RunReport:
+    """Return the report of a run that can't be watched, or no longer."""
+    cause = {"type": type(error).__name__, "message": shortened(str(error))}
     fields = {"outcome": GaveUp.__name__, "ref": ref.to_dict(), "refs": [ref.to_dict()], "at": wall_time()}
-    return RunReport(outcome={**fields, "reason": Reason.REJECTED.value, "cause": cause})
+    return RunReport(outcome={**fields, "reason": reason.value, "cause": cause})
+
+
+def shortened(text: str) -> str:
+    """Return a text that is cut, if it is long."""
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."
+
+
+def asking(report: RunReport) -> RunReport:
+    """Return the report of a run that waits for outputs, with no more of its body than a shard needs."""
+    fields = dict(report.outcome or {})
+    run = fields.get("run") or {}
+    fields["run"] = {name: run[name] for name in _KEPT if name in run} or None
+    return replace(report, outcome=fields)
+
+
+def finished(report: RunReport) -> RunReport:
+    """Return the report of a watch that has finished, with no more of it than a shard keeps."""
+    fields = {name: value for name, value in (report.outcome or {}).items() if name not in _LEFT_OUT}
+    if fields.get("error"):
+        fields["error"] = {**fields["error"], "message": shortened(str(fields["error"].get("message", "")))}
+    if fields.get("cause"):
+        fields["cause"] = {**fields["cause"], "message": shortened(str(fields["cause"].get("message", "")))}
+    token = report.token if report.token is not None and size_of(report.token) <= LARGEST_TOKEN else None
+    return replace(report, outcome=fields, token=token)
 
 
 def outcome_of_report(

@@ -36,6 +36,7 @@ from asyncruns.temporal.messages import (
     WatchJob,
 )
 from asyncruns.temporal.reports import needs_outputs
+from asyncruns.temporal.sizes import LARGEST_PAYLOAD
 from asyncruns.tools.context import RunFacts
 from asyncruns.watch.call_answerer import Calls, GivenOutputs, texts_of
 from asyncruns.watch.outcome import AnyOutcome
@@ -63,6 +64,7 @@ class Answering(Struct, frozen=True, kw_only=True):
         people: Names of the functions whose calls people answer.
         label: The label of the watch.
         heartbeat: The heartbeat timeout of the tools, in seconds.
+        room: The bytes that all outputs of a round may have.
     """
 
     tools: str | None = ""
@@ -70,6 +72,7 @@ class Answering(Struct, frozen=True, kw_only=True):
     people: Collection[str] = ()
     label: Any = None
     heartbeat: float = 30.0
+    room: int = LARGEST_PAYLOAD
 
 
 class CallRound(Struct, frozen=True, kw_only=True):
@@ -185,7 +188,8 @@ async def _handled(round_: CallRound, how: Answering, until: float) -> dict[str,
 
 async def _answer_one(call: Call, round_: CallRound, how: Answering, progress: RoundProgress) -> CallResult:
     if call.name in how.people and not call.is_cut:
-        result = CallResult(output=await desk().output_of(call, round_.ref, how.label))
+        room = how.room / len(round_.calls)
+        result = CallResult(output=await desk().output_of(call, round_.ref, how.label, room))
     else:
         progress.running += 1
         try:
@@ -207,18 +211,21 @@ async def _result_of(call: Call, round_: CallRound, how: Answering) -> CallResul
         label=how.label,
         metadata=round_.metadata,
         among=len(round_.calls),
+        room=how.room,
         heartbeat=how.heartbeat,
     )
     while True:
         try:
-            return await _run_once(job)
+            async with desk().tools:
+                return await _run_once(job)
         except ActivityError as error:
             if is_leaving(error):
                 raise asyncio.CancelledError from error
             if has_not_begun(error):
                 await workflow.sleep(NOT_BEGUN_S)
                 continue
-        found = await _interrupted(job)
+        async with desk().tools:
+            found = await _interrupted(job)
         if found.output is not None or found.cause:
             return found
         await workflow.sleep(RERUN_S)

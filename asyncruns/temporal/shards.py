@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
+import math
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -20,9 +21,14 @@ from asyncruns.lifecycle.records import key_of_run
 from asyncruns.temporal.messages import SHARD, STATE, EndedRun, Shard, ShardRun, ShardState
 from asyncruns.temporal.search_attributes import WAITS_FOR_RUNS
 from asyncruns.watch.handover import Token
+from asyncruns.watch.options import check_watch_options
 
-MOST_RUNS: Final = 5_000
-"""Of one shard: its input and its result, of some 200 bytes a run, must fit into payloads of 2 MB."""
+MOST_RUNS: Final = 2_000
+"""Of one shard. What its workflow begins with, goes on with and returns must fit into payloads of 2 MB.
+
+Measured, with the ids of OpenAI: a run has 195 bytes at first, and some 750 while it waits for a call; one that has
+completed has 170, and one that has failed 410.
+"""
 READ_EVERY_S: Final = 2.0
 _MAY_PASS: Final = (
     RPCStatusCode.UNAVAILABLE,
@@ -30,6 +36,36 @@ _MAY_PASS: Final = (
     RPCStatusCode.CANCELLED,
     RPCStatusCode.FAILED_PRECONDITION,  # no worker has asked for work for 20 s
 )
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf
+
+
+_ARGUMENTS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "size": (
+        f"a whole number from 1 to {MOST_RUNS}",
+        lambda given: isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= MOST_RUNS,
+    ),
+    "tools": (
+        "the name of a toolset of the workers, such as Toolset(name='weather'), since workflows hold no functions",
+        lambda given: isinstance(given, str | None),
+    ),
+    "people": (
+        'a list of names of functions, such as ["refund"]',
+        lambda given: (
+            isinstance(given, list | tuple | set | frozenset) and all(isinstance(name, str) for name in given)
+        ),
+    ),
+    "requests_per_second": (
+        "more than 0, or None for no limit",
+        lambda given: given is None or _is_number(given),
+    ),
+    "gather": ("more than 0 seconds", _is_number),
+    "heartbeat_timeout": ("more than 0 seconds", _is_number),
+    "search_attributes": ("True or False", lambda given: isinstance(given, bool)),
+}
+"""The arguments that only shards have: what each must be, in words and as a check."""
 
 
 class Shards(Struct, frozen=True):
@@ -131,7 +167,7 @@ async def start_shards(
         runs: Runs, responses or batches, or their `RunRef`s.
         id: Names the shards: their workflow ids are this with a number.
         task_queue: The task queue of the workers.
-        size: The most runs of a shard, at most 5,000. A shard is watched by one worker at a time, and costs the server
+        size: The most runs of a shard, at most 2,000. A shard is watched by one worker at a time, and costs the server
             of Temporal about the same whatever its size.
         requests_per_second: The most requests per second of all shards together: each gets an equal share, which others
             do not use when it has ended. None for no limit.
@@ -140,7 +176,7 @@ async def start_shards(
         max_rounds: As for `Client.watch`.
         on_exit: "cancel" to cancel the runs if a shard is cancelled; "leave" (default) leaves them as they are.
         on_lost_submit: As for `Client.watch`.
-        observe_only: As for `Client.watch`.
+        observe_only: As for `Client.watch`; no tools are run then.
         gather: Seconds for which calls are gathered before the workflow answers them; ends for five times as long,
             which `on_outcome` of the plugin does not wait for.
         heartbeat_timeout: Seconds after which a worker that is not heard of is taken to be dead; another one goes on
@@ -155,17 +191,25 @@ async def start_shards(
     refs = list(dict.fromkeys(RunRef.of(run) for run in runs))
     if not refs:
         raise InvalidRequestError("There are no runs to watch")
-    if not 1 <= size <= MOST_RUNS:
-        raise InvalidRequestError(f"size must be 1 to {MOST_RUNS}; got {size!r}")
-    if isinstance(people, str):
-        raise InvalidRequestError(f'people must be a list of names of functions, such as ["refund"]; got {people!r}')
-    parts = [refs[start : start + size] for start in range(0, len(refs), size)]
     options: dict[str, Any] = {"on_lost_submit": on_lost_submit, "observe_only": observe_only}
+    check_watch_options({**options, "on_exit": on_exit, "max_rounds": max_rounds}, whose="A shard")
+    _check(
+        size=size,
+        tools=tools,
+        people=people,
+        requests_per_second=requests_per_second,
+        gather=gather,
+        heartbeat_timeout=heartbeat_timeout,
+        search_attributes=search_attributes,
+    )
+    if observe_only and (tools or people):
+        raise InvalidRequestError("A shard with observe_only=True answers nothing: leave out tools and people")
+    parts = [refs[start : start + size] for start in range(0, len(refs), size)]
     handles = []
     for number, part in enumerate(parts, 1):
         shard = Shard(
             runs=[ShardRun(key=key_of_run(ref), token=Token(ref=ref)) for ref in part],
-            tools=tools,
+            tools=None if observe_only else tools,
             people=list(people),
             options=options,
             on_exit=on_exit,
@@ -179,6 +223,19 @@ async def start_shards(
             await _start(temporal, shard, f"{id}-{number}", task_queue, WAITS_FOR_RUNS if search_attributes else None)
         )
     return Shards(handles)
+
+
+def _check(**arguments: object) -> None:
+    """Check the arguments of `start_shards`.
+
+    Raises:
+        InvalidRequestError: One is unusable.
+    """
+    for name, given in arguments.items():
+        what, is_usable = _ARGUMENTS[name]
+        if not is_usable(given):
+            shown = type(given).__name__ if name == "tools" else repr(given)
+            raise InvalidRequestError(f"{name} must be {what}; got {shown}")
 
 
 async def _start(

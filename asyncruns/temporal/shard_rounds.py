@@ -1,0 +1,159 @@
+"""Answers the calls of the runs of a shard, each run in a task of its own, and brings what they came to on its way.
+
+A run whose calls can't be answered finishes; it must not hold up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Final
+
+from msgspec.structs import replace
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from asyncruns.lifecycle import Reason
+from asyncruns.temporal.desk import MOST_AT_ONCE
+from asyncruns.temporal.messages import FOLLOW_UP, TELL, RunReport, Shard, WatchJob
+from asyncruns.temporal.reports import given_up, needs_outputs, outcome_of_report, report_of
+from asyncruns.temporal.rounds import (
+    ONCE,
+    POLL_RETRIES,
+    Answering,
+    CallRound,
+    OutputsOfCalls,
+    RoundProgress,
+    RoundResult,
+    answer_round,
+    run_on_one,
+    unanswered,
+)
+from asyncruns.temporal.shard_runs import ShardRuns
+from asyncruns.temporal.sizes import LARGEST_OUTPUTS
+from asyncruns.temporal.workflow_client import WorkflowClient
+from asyncruns.watch.handover import Token, with_outputs
+from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.wire.names import RESPONSE
+
+CALL_PATIENCE: Final = 3.0
+"""How many times longer than for polls the heartbeat of a call may be overdue: it would not run again."""
+TELL_WITHIN: Final = timedelta(minutes=5)
+
+
+class ShardRounds:
+    """The rounds of calls that are being answered for a shard.
+
+    Args:
+        shard: What the workflow began with.
+        runs: Its runs; they are changed here.
+        show: Called when a round is over.
+
+    Attributes:
+        is_stopped: Whether no calls are answered any more.
+    """
+
+    def __init__(self, shard: Shard, runs: ShardRuns, show: Callable[[], None]) -> None:
+        self._shard = shard
+        self._runs = runs
+        self._show = show
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)  # for what follows the calls, as the desk has them for tools
+        self._answering = Answering(
+            tools=None if shard.options.get("observe_only") else shard.tools,
+            people=frozenset(shard.people),
+            heartbeat=CALL_PATIENCE * shard.heartbeat,
+            room=LARGEST_OUTPUTS,
+        )
+        self.is_stopped: bool = False
+
+    def begin(self, key: str, round_: CallRound, outcome: AnyOutcome[Any]) -> None:
+        """Begin to answer the calls of a run; nothing happens if that has begun before."""
+        if key not in self._tasks:
+            self._runs.rounds[key] = RoundProgress()
+            self._tasks[key] = asyncio.create_task(self._answer(key, round_, outcome))
+
+    async def stop(self) -> None:
+        """Stop all; the outputs that exist are in the `rounds` of the runs."""
+        self.is_stopped = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, key: str, round_: CallRound, outcome: AnyOutcome[Any]) -> None:
+        try:
+            await self._answered(key, round_, outcome)
+        except (Exception, asyncio.CancelledError) as error:
+            if self.is_stopped:
+                raise
+            await self._give_up(key, error)
+        finally:
+            if not self.is_stopped:
+                del self._runs.rounds[key], self._tasks[key]
+        self._show()
+
+    async def _answered(self, key: str, round_: CallRound, outcome: AnyOutcome[Any]) -> None:
+        run, progress, most = self._runs.open[key], self._runs.rounds[key], self._shard.max_rounds
+        if most is not None and run.rounds >= most:
+            done = RoundResult(outputs=(), left=round_.calls)
+            outcome = replace(unanswered(outcome, done), reason=Reason.MAX_ROUNDS)
+        else:
+            done = await answer_round(round_, self._answering, progress)
+            outcome = unanswered(outcome, done)
+        progress.running += 1  # what follows must not be cut off
+        if done.left:
+            await self._tell(key, with_outputs(run.token, done.outputs), outcome)
+            return
+        report = await self._followed_up(key, run.token, done.outputs)
+        token = report.token or run.token
+        if report.outcome is not None and not needs_outputs(found := outcome_of_report(report, WorkflowClient())):
+            await self._tell(key, token, found)
+        else:
+            self._runs.pass_on(key, token, answered=1)
+
+    async def _followed_up(self, key: str, token: Token, outputs: OutputsOfCalls) -> RunReport:
+        """Return a token with outputs for the fleet; of a response, what its follow-up came to."""
+        if token.ref.dialect != RESPONSE:
+            return RunReport(token=with_outputs(token, outputs))
+        job = WatchJob(token=with_outputs(token, outputs), options=self._shard.options)
+        sending = asyncio.ensure_future(self._in_slot(run_on_one(FOLLOW_UP, job, ONCE)))
+        try:
+            return await asyncio.shield(sending)
+        except ActivityError:
+            return RunReport(token=with_outputs(token, outputs, is_unsure=True))
+        except asyncio.CancelledError:
+            if self._shard.on_exit == "cancel":  # the response that follows is the one to cancel
+                self._runs.pass_on(key, (await sending).token or token)
+            sending.cancel()
+            raise
+
+    async def _in_slot(self, work: Coroutine[Any, Any, RunReport]) -> RunReport:
+        async with self._slots:
+            return await work
+
+    async def _give_up(self, key: str, error: BaseException) -> None:
+        """Finish the watch of a run whose calls, or what followed them, raised an unexpected error."""
+        token = self._runs.open[key].token
+        cause = error.cause if isinstance(error, ActivityError) and error.cause else error
+        await self._tell(key, token, outcome_of_report(given_up(token.ref, cause, Reason.BROKE), WorkflowClient()))
+
+    async def _tell(self, key: str, token: Token, outcome: AnyOutcome[Any]) -> None:
+        """Finish a watch in a way that the fleet has not told."""
+        self._runs.open[key] = replace(self._runs.open[key], token=token)
+        report = replace(report_of(outcome), token=None if outcome.reason is None else token)
+        try:
+            async with self._slots:
+                await workflow.execute_activity(
+                    TELL,
+                    report,
+                    start_to_close_timeout=TELL_WITHIN,
+                    retry_policy=POLL_RETRIES,
+                    summary=f"tell {outcome.ref}",
+                )
+        except ActivityError as error:
+            if self.is_stopped:
+                raise
+            workflow.logger.error("on_outcome was not called for %s: %s", outcome.ref, error.cause)
+        self._runs.finish(key, outcome)
