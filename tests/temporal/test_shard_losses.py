@@ -19,6 +19,7 @@ from shard_bench import TWO_ROUNDS, Bench, opened, start
 from asyncruns import Client, RunRef
 from asyncruns.temporal import Shards, answer_call, resident_fleets
 from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
+from asyncruns.temporal.shard_fleet import ShardFleet
 from asyncruns.testing import Emulator, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
@@ -188,7 +189,7 @@ async def test_a_fleet_that_no_activity_uses_is_left_and_made_again(
 
 
 async def test_a_lost_report_is_found_again(stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Forgetful(resident_fleets.ShardFleet):
+    class Forgetful(ShardFleet):
         lost = 0
 
         async def changes(self, job: ShardJob) -> list[RunReport]:
@@ -211,7 +212,7 @@ async def test_a_lost_report_is_found_again(stage: Stage, bench: Bench, monkeypa
 async def test_an_answer_that_is_lost_after_adding_runs_again(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Deaf(resident_fleets.ShardFleet):
+    class Deaf(ShardFleet):
         lost = 0
 
         async def add(self, runs: Iterable[ShardRun], options: dict[str, Any]) -> None:
@@ -236,7 +237,7 @@ async def test_a_fleet_that_is_made_while_tools_run_gets_their_outputs_soon(
 ) -> None:
     """The first activity of a fleet tells the workflow where that is; it must not take as long as the other runs do."""
 
-    class Failing(resident_fleets.ShardFleet):
+    class Failing(ShardFleet):
         calls = 0
 
         async def changes(self, job: ShardJob) -> list[RunReport]:
