@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from dev_server import KEY
 
-from asyncruns import AnyOutcome, Client, Reason, RunRef
+from asyncruns import AnyOutcome, AsyncRunsError, Client, Reason, RunRef
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle.records import key_of_run
-from asyncruns.temporal import resident_fleets, shard_fleet
+from asyncruns.temporal import resident_fleets
 from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
 from asyncruns.temporal.reports import LONGEST_MESSAGE
 from asyncruns.temporal.resident_fleets import ResidentFleets
@@ -104,7 +104,7 @@ async def test_reports_that_do_not_fit_are_left_for_the_next_time_which_is_at_on
             first = await fleet.changes(ShardJob(shard="s", gather=2.0))
             assert 1 <= len(first) < 5
             assert size_of(first) <= PIECE + 1_000
-            rest = []
+            rest: list[RunReport] = []
             while len(rest) < 5 - len(first):
                 rest += await asyncio.wait_for(fleet.changes(ShardJob(shard="s", gather=9.0)), 1.0)
         assert {each.run.key for each in [*first, *rest] if each.run} == {run.key for run in runs}
@@ -193,7 +193,7 @@ async def test_a_cancel_that_raises_does_not_stop_the_others(
 
     async def cancelling(watch: Watch[Any]) -> None:
         if watch.ref == runs[0].token.ref:
-            raise shard_fleet.AsyncRunsError("no connection")
+            raise AsyncRunsError("no connection")
         await cancel_run(watch)
 
     monkeypatch.setattr(Watch, "cancel_run", cancelling)

@@ -123,8 +123,8 @@ async def test_observers_answer_nothing(stage: Stage, bench: Bench) -> None:
         async with asyncio.timeout(15):
             while RunRef.of(response) not in bench.told:
                 await asyncio.sleep(0.05)
-        action = (await stage.client.threads.runs.retrieve(run.id, thread_id=run.thread_id)).required_action
-        assert action
+        found: Any = await stage.client.threads.runs.retrieve(run.id, thread_id=run.thread_id)
+        action = found.required_action
         call_id = action.submit_tool_outputs.tool_calls[0].id
         await stage.client.threads.runs.submit_tool_outputs(
             run.id, thread_id=run.thread_id, tool_outputs=[{"tool_call_id": call_id, "output": "sunny"}]
@@ -172,7 +172,8 @@ async def test_the_outputs_of_a_round_share_a_payload(stage: Stage) -> None:
 
 
 async def test_large_outputs_that_are_left_to_the_caller_are_told(stage: Stage) -> None:
-    tools, told = Toolset(if_unknown_tool="surface"), []
+    tools = Toolset(if_unknown_tool="surface")
+    told: list[AnyOutcome[Any]] = []
 
     @tools.tool
     async def get_weather(city: str) -> str:
