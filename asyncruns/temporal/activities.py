@@ -235,7 +235,7 @@ class Activities:
             finally:
                 fleet.users -= 1
                 fleet.used_at = loop_time()
-            return ShardReport(reports=reports, host=self.host, polls=fleet.polls)
+            return ShardReport(reports=reports, host=self.host, polls=fleet.polls, settled=fleet.take_settled())
 
     @activity.defn(name=names.ADD_TO_SHARD)
     async def add_to_shard(self, job: ShardJob) -> None:

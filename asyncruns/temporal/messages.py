@@ -185,11 +185,13 @@ class ShardReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
         reports: Of runs that have ended, or need the caller; without their bodies, but for the metadata of the latter.
         host: The task queue of the worker that has the fleet.
         polls: Number of polls that this fleet has sent so far.
+        settled: Keys and turns of runs that have gone on with the outputs that they were given.
     """
 
     reports: list[RunReport] = []
     host: str = ""
     polls: int = 0
+    settled: list[tuple[str, int]] = []
 
 
 class EndedRun(Struct, frozen=True, kw_only=True, omit_defaults=True):

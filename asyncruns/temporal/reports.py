@@ -73,6 +73,11 @@ def needs_outputs(outcome: AnyOutcome[Any]) -> bool:
     return isinstance(outcome, NeedsCaller) and outcome.reason is Reason.UNANSWERED and bool(outcome.calls)
 
 
+def has_outputs(token: Token) -> bool:
+    """Return whether a token has outputs of calls."""
+    return token.record is not None and any(call.output is not None for call in token.record.calls)
+
+
 def has_overlooked(report: RunReport, token: Token) -> bool:
     """Return whether all calls that a report says are open have outputs in the token with which the watch began."""
     fields, record = report.outcome or {}, token.record

@@ -20,7 +20,7 @@ from temporalio.exceptions import ActivityError
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.desk import desk
 from asyncruns.temporal.messages import RunReport, Shard, ShardJob, ShardReport, ShardRun, ShardState
-from asyncruns.temporal.reports import outcome_of_report
+from asyncruns.temporal.reports import outcome_of_report, shortened
 from asyncruns.temporal.rounds import LONGEST, ONCE, is_leaving, round_of
 from asyncruns.temporal.shard_rounds import ShardRounds
 from asyncruns.temporal.shard_runs import ShardRuns
@@ -101,6 +101,8 @@ class ShardWorkflow:
                 continue
             self._failures, self._trouble = 0, ""
             self._host, self._fleet_polls = report.host, report.polls
+            for key, turn in report.settled:
+                self._runs.settle(key, turn)
             for each in report.reports:
                 self._note(each)
             self._show()
@@ -143,7 +145,7 @@ class ShardWorkflow:
 
     async def _lost_fleet(self, error: ActivityError) -> None:
         """Note that the fleet is lost, so that a new one is made: at once, after pauses if it fails again."""
-        self._host, self._trouble = "", f"; the fleet was lost: {error.cause}"
+        self._host, self._trouble = "", f"; the fleet was lost: {shortened(str(error.cause))}"
         self._polls, self._fleet_polls = self._polls + self._fleet_polls, 0
         self._show()
         if self._failures:

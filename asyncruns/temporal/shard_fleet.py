@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Any, Final, cast
 
 import anyio
 from msgspec.structs import replace
@@ -21,9 +21,17 @@ from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, InvalidRequestError
 from asyncruns.fleet import Fleet, Watch
 from asyncruns.fleet.fleet import ADDED_AT_ONCE
-from asyncruns.lifecycle import Reason
+from asyncruns.lifecycle import Phase, Reason, StatusChanged
 from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
-from asyncruns.temporal.reports import asking, finished, given_up, needs_outputs, outcome_of_report, report_of
+from asyncruns.temporal.reports import (
+    asking,
+    finished,
+    given_up,
+    has_outputs,
+    needs_outputs,
+    outcome_of_report,
+    report_of,
+)
 from asyncruns.temporal.sizes import first_piece, size_of
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
@@ -69,6 +77,7 @@ class ShardFleet:
         self._turns: dict[str, int] = {}  # the last turn of each run
         self._open: set[str] = set()  # keys of the runs that are watched, or whose outcomes are being told
         self._reports: list[RunReport] = []
+        self._settled: list[tuple[str, int]] = []
         self._first_at = self._needs_at = math.inf  # since when something is to be reported; and calls
         self._changed = asyncio.Event()
         self._broken: BaseException | None = None  # why the fleet has stopped by itself
@@ -130,6 +139,11 @@ class ShardFleet:
         self._needs_at = math.inf
         return reports
 
+    def take_settled(self) -> list[tuple[str, int]]:
+        """Return the keys and turns of the runs that have gone on with their outputs, since the last time."""
+        settled, self._settled = self._settled, []
+        return settled
+
     async def cancelled(self, runs: Iterable[ShardRun], options: dict[str, Any]) -> list[RunReport]:
         """Cancel runs, and return how they ended. Safe to cancel."""
         self._cancels = True
@@ -169,6 +183,8 @@ class ShardFleet:
         if self._cancels:
             with contextlib.suppress(AsyncRunsError):  # how it ended is found below
                 await watch.cancel_run()
+        if has_outputs(run.token):
+            await self._settle(run, watch)
         outcome = await watch
         report = report_of(outcome, watch)
         if self._cancels or options.get("observe_only") or not needs_outputs(outcome):
@@ -180,6 +196,15 @@ class ShardFleet:
             )
             return _given_up(run, error, Reason.BROKE)
         return outcome, report, True
+
+    async def _settle(self, run: ShardRun, watch: Watch[Any]) -> None:
+        """Note when the run goes on with the outputs that it was given: the workflow need not keep them any more."""
+        async with contextlib.aclosing(cast("AsyncGenerator[Any]", aiter(watch))) as events:
+            async for event in events:
+                if isinstance(event, StatusChanged) and event.phase is not Phase.NEEDS_CALLER:
+                    if watch.ref == run.token.ref:  # and not a run that follows it
+                        self._settled.append((run.key, run.turn))
+                    return
 
     async def _tell(self, outcome: AnyOutcome[Any], on_outcome: OnOutcome) -> None:
         for tries in itertools.count():

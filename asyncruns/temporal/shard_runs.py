@@ -105,6 +105,12 @@ class ShardRuns:
         self.open[key] = replace(run, turn=run.turn + 1)
         self.later[key] = None
 
+    def settle(self, key: str, turn: int) -> None:
+        """Discard the outputs of a run that has gone on with them; of many runs, they would fill each new history."""
+        run = self.open.get(key)
+        if run is not None and run.turn == turn and key not in self.rounds:
+            self.open[key] = replace(run, token=_bare(run.token))
+
     def finish(self, key: str, outcome: AnyOutcome[Any]) -> None:
         """Note how the watch of a run has finished."""
         token = self.open.pop(key).token
@@ -157,4 +163,4 @@ def _bare(token: Token) -> Token:
     record = token.record
     if record is None:
         return token
-    return replace(token, record=WatchRecord(key=record.key, ref=record.ref, refs=record.refs[-1:]))
+    return replace(token, record=WatchRecord(key=record.key, ref=record.ref, refs=record.refs, label=record.label))

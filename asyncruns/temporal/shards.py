@@ -93,12 +93,17 @@ class Shards(Struct, frozen=True):
                 done, _ = await asyncio.wait(waiting, timeout=READ_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
                 for task in done or list(waiting):
                     handle = waiting[task]
-                    for ended in await _ended_since(read[handle], handle, task if task in done else None):
+                    has_ended = task in done and not _may_pass(task.exception())
+                    for ended in await _ended_since(read[handle], handle, task if has_ended else None):
                         read[handle] += 1
                         yield ended
                     if task in done:
                         del waiting[task]
-                        task.result()
+                        if has_ended:
+                            task.result()
+                        else:
+                            await asyncio.sleep(READ_EVERY_S)
+                            waiting[asyncio.create_task(handle.result())] = handle
         finally:
             for task in waiting:
                 task.cancel()
@@ -118,6 +123,10 @@ class Shards(Struct, frozen=True):
             await handle.cancel()
 
 
+def _may_pass(error: BaseException | None) -> bool:
+    return isinstance(error, RPCError) and error.status in _MAY_PASS
+
+
 async def _ended_since(
     number: int, handle: WorkflowHandle[Any, Any], done: asyncio.Task[ShardState] | None
 ) -> list[EndedRun]:
@@ -133,7 +142,7 @@ async def _ended_since(
     try:
         found: ShardState = await handle.query(STATE, number, result_type=ShardState)
     except RPCError as error:
-        if error.status not in _MAY_PASS:
+        if not _may_pass(error):
             raise
         return []
     return found.ended

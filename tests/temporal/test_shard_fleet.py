@@ -15,12 +15,12 @@ from asyncruns.fleet import Watch
 from asyncruns.lifecycle.records import key_of_run
 from asyncruns.temporal import resident_fleets
 from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
-from asyncruns.temporal.reports import LONGEST_MESSAGE
+from asyncruns.temporal.reports import LONGEST_MESSAGE, calls_in
 from asyncruns.temporal.resident_fleets import ResidentFleets
 from asyncruns.temporal.shard_fleet import ShardFleet
 from asyncruns.temporal.sizes import PIECE, size_of
 from asyncruns.testing import Emulator, FunctionCall, Scenario
-from asyncruns.watch.handover import Token
+from asyncruns.watch.handover import Token, with_outputs
 
 pytestmark = pytest.mark.real_time
 
@@ -232,3 +232,27 @@ async def test_a_fleet_that_can_t_be_left_in_order_does_not_keep_the_others(
                 await asyncio.sleep(0.02)
     finally:
         await fleets.aclose()
+
+
+async def test_runs_that_go_on_with_their_outputs_are_settled(client: Client, emulator: Emulator) -> None:
+    asks = Scenario(queued=0.0, working=0.3, rounds=((FunctionCall("get_weather", {"city": "Rome"}),),))
+    (run,) = await new_runs(client, emulator, asks)
+    fleet = ShardFleet(client, None, None)
+    await fleet.open()
+    try:
+        await fleet.add([run], {})
+        (report,) = await asyncio.wait_for(fleet.changes(JOB), 5.0)
+        assert report.outcome is not None
+        assert report.token is not None
+        assert fleet.take_settled() == []
+        outputs = [(call, "sunny", False) for call in calls_in(report.outcome["calls"])]
+        run = ShardRun(key=run.key, token=with_outputs(report.token, outputs), turn=1)
+        await fleet.add([run], {})
+        async with asyncio.timeout(5):
+            while not (settled := fleet.take_settled()):
+                await asyncio.sleep(0.01)
+        assert settled == [(run.key, 1)]
+        (report,) = await asyncio.wait_for(fleet.changes(JOB), 5.0)
+        assert kinds([report]) == {"Completed": 1}
+    finally:
+        await fleet.aclose()

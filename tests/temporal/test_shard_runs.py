@@ -135,3 +135,15 @@ def test_runs_are_cancelled_in_pieces_without_their_outputs() -> None:
     assert [len(piece) for piece in pieces] == [CANCELLED_AT_ONCE, 1]
     assert size_of(pieces[0]) < 100_000
     assert pieces[0][0].turn == 1
+
+
+def test_outputs_with_which_runs_have_gone_on_are_discarded() -> None:
+    runs = ShardRuns(shard_of(2))
+    for number in range(2):
+        runs.pass_on(key(number), with_outputs(Token(ref=ref_of(number)), [call_of(400_000)]))
+    runs.settle(key(0), 0)  # of an earlier turn
+    runs.settle(key(1), 1)
+    runs.settle(key(2), 0)  # it has ended
+    assert size_of(runs.open[key(0)]) > 400_000
+    assert size_of(runs.open[key(1)]) < 1_000
+    assert runs.open[key(1)].turn == 1
