@@ -99,7 +99,7 @@ async def test_reports_that_do_not_fit_are_left_for_the_next_time_which_is_at_on
     fleet = ShardFleet(client, None, None)
     await fleet.open()
     try:
-        await fleet.add(runs, {})
+        await fleet.add([*runs, *await new_runs(client, emulator, Scenario(end="never"))], {})
         async with asyncio.timeout(10):
             first = await fleet.changes(ShardJob(shard="s", gather=2.0))
             assert 1 <= len(first) < 5
