@@ -15,7 +15,6 @@ from asyncruns.abc import RunClient
 from asyncruns.errors import ForeignError
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle import Call, Reason, RunFault, RunRef, TokenUsage
-from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.messages import RunReport
 from asyncruns.temporal.sizes import size_of
 from asyncruns.watch.handover import Token, token_in, token_text
@@ -76,16 +75,6 @@ def needs_outputs(outcome: AnyOutcome[Any]) -> bool:
 def has_outputs(token: Token) -> bool:
     """Return whether a token has outputs of calls."""
     return token.record is not None and any(call.output is not None for call in token.record.calls)
-
-
-def has_overlooked(report: RunReport, token: Token) -> bool:
-    """Return whether all calls that a report says are open have outputs in the token with which the watch began."""
-    fields, record = report.outcome or {}, token.record
-    if record is None or fields.get("reason") != Reason.UNANSWERED.value:
-        return False
-    known = {call.key for call in record.calls if call.output is not None and not call.accepted_at}
-    calls = calls_in(fields["calls"])
-    return bool(calls) and all(key_of_call(call) in known for call in calls)
 
 
 def given_up(ref: RunRef, error: BaseException, reason: Reason) -> RunReport:
