@@ -1,12 +1,13 @@
-"""What a watch in a workflow makes of lost submits, lost workers, long waits, large outputs, and what histories hold."""
+"""What a watch in a workflow makes of lost submits and workers, long waits, large outputs; what histories hold."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import flows
 import pytest
 from dev_server import KEY, Stage
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToDict, MessageToJson
 from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowFailureError
 from temporalio.converter import DataConverter, PayloadCodec
@@ -247,18 +248,16 @@ async def test_no_history_has_a_credential(stage: Stage) -> None:
 
 def opened(events: Sequence[Any]) -> str:
     """Return the data of all payloads, which are in base64 otherwise."""
-    return "\n".join(data.decode("utf-8", "replace") for event in events for data in _payloads(event))
+    return "\n".join(
+        base64.b64decode(data).decode("utf-8", "replace") for data in _data_in(list(map(MessageToDict, events)))
+    )
 
 
-def _payloads(message: Any) -> list[bytes]:
-    if isinstance(message, Payload):
-        return [message.data]
-    found: list[bytes] = []
-    for _, value in message.ListFields() if hasattr(message, "ListFields") else ():
-        many = value.values() if isinstance(value, Mapping) else value if _is_many(value) else [value]
-        found += [data for each in many for data in _payloads(each)]
-    return found
-
-
-def _is_many(value: Any) -> bool:
-    return hasattr(value, "__iter__") and not isinstance(value, str | bytes)
+def _data_in(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [data for each in value for data in _data_in(each)]
+    if not isinstance(value, dict):
+        return []
+    if "metadata" in value and isinstance(value.get("data"), str):
+        return [value["data"]]
+    return [data for each in value.values() for data in _data_in(each)]
