@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-import msgspec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
@@ -32,9 +31,9 @@ from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
 from asyncruns.temporal.reports import outcome_of_report, report_of
 from asyncruns.temporal.resident_fleets import OnOutcome, ResidentFleets, ShardFleet, begin_watch
+from asyncruns.temporal.sizes import check_result, checked_report, fitting
 from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts, context_for
-from asyncruns.tools.results import error_output
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.handover import token_in, token_of
@@ -51,8 +50,6 @@ LONGEST_COLD_S: Final = 300.0
 STOPPING_S: Final = 1.0
 """How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
 STOPPING_PAUSE: Final = timedelta(milliseconds=100)
-LARGEST_PAYLOAD: Final = 2_000_000
-"""Bytes; Temporal refuses payloads of more than 2 MiB, in which there are a few other fields."""
 MAY_PASS: Final = frozenset({408, 409, 425, 429})
 """Statuses below 500 with which a create may be sent again."""
 
@@ -96,14 +93,14 @@ class Activities:
     @activity.defn(name=names.WATCH)
     async def watch(self, job: WatchJob) -> RunReport:
         """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
-        async with _asyncruns_errors(), heartbeats(job.heartbeat):
-            return _checked(await self._watched(job))
+        async with _asyncruns_errors(), heartbeats(job.heartbeat, outage_before()):
+            return checked_report(await self._watched(job))
 
     @activity.defn(name=names.FOLLOW_UP)
     async def follow_up(self, job: WatchJob) -> RunReport:
         """Submit outputs for a run that goes on as another one, and return which that is."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
-            return _checked(await self._followed_up(job))
+            return checked_report(await self._followed_up(job))
 
     async def _watched(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
@@ -126,18 +123,20 @@ class Activities:
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
             await watch.created()  # a token is claimed in the background
             await watch.cancel_run()
-            return _checked(report_of(await watch, watch))
+            return checked_report(report_of(await watch, watch))
 
     @activity.defn(name=names.FETCH_MESSAGES)
     async def messages(self, ref: RunRef) -> list[Any]:
         """Fetch the messages that a run wrote."""
         async with _asyncruns_errors():
             found = await self._client.for_run(ref).answer(RunRef.of(ref))
-            return [message.to_dict() for message in found]
+            messages = [message.to_dict() for message in found]
+            check_result(messages, "The answer")
+            return messages
 
     @asynccontextmanager
     async def _watching(self, job: WatchJob) -> AsyncIterator[Watch[Any]]:
-        options = dict(job.options)
+        options = {**job.options, **self._outage_left(job)}
         if job.give_up_at is not None:
             options["timeout"] = max(job.give_up_at - wall_time(), 0.0)
         observes = bool(options.get("observe_only"))
@@ -153,11 +152,21 @@ class Activities:
             if self._watches.get(whose) is watch:
                 del self._watches[whose]
 
+    def _outage_left(self, job: WatchJob) -> dict[str, Any]:
+        """Return how much longer an outage may be that earlier attempts of a cold watch have noted."""
+        since = outage_before()
+        if since is None:
+            return {}
+        most = job.options.get("max_outage", self._client.for_run(job.token.run).dialect.max_outage)
+        return {} if most is None else {"max_outage": max(since + most - wall_time(), 0.0)}
+
     # Calls
 
     @activity.defn(name=names.CALL)
     async def call(self, job: CallJob) -> CallResult:
         """Run the tool of a call."""
+        if self._lacks_tools(job.toolset):
+            return CallResult()
         toolset = self._toolset(job.toolset)
         facts = RunFacts(ref=job.ref, metadata=job.metadata)
         context = self._context_of(job)
@@ -166,7 +175,7 @@ class Activities:
                 output = await toolset.output_of(context_for(job.call, context, facts))
             except CallNotAnsweredError as error:
                 return CallResult(cause=str(error))
-        return _fitting(CallResult(output=output.text, failed=output.failed), job)
+        return fitting(CallResult(output=output.text, failed=output.failed), job)
 
     @activity.defn(name=names.IF_INTERRUPTED)
     async def interrupted(self, job: CallJob) -> CallResult:
@@ -177,7 +186,7 @@ class Activities:
                 output = await toolset.output_of_interrupted(job.call)
             except CallNotAnsweredError as error:
                 return CallResult(cause=str(error))
-        return CallResult() if output is None else _fitting(CallResult(output=output.text, failed=True), job)
+        return CallResult() if output is None else fitting(CallResult(output=output.text, failed=True), job)
 
     def _context_of(self, job: CallJob) -> object:
         try:
@@ -188,6 +197,10 @@ class Activities:
                 f"context_factory has raised {type(error).__name__} for {job.ref}; the call {job.call.id!r} waits",
                 type=names.NOT_BEGUN,
             ) from None
+
+    def _lacks_tools(self, name: str | None) -> bool:
+        """Return whether a watch has no tools: it wants none, or names none, and there is no toolset without a name."""
+        return name is None or (not name and "" not in self._toolsets)
 
     def _toolset(self, name: str) -> Toolset:
         if name in self._toolsets:
@@ -210,8 +223,7 @@ class Activities:
     @activity.defn(name=names.CREATE)
     async def create(self, job: CreateJob) -> RunReport:
         """Create a run, or find the one with its key."""
-        has_none = job.toolset is None or (not job.toolset and "" not in self._toolsets)
-        tools = None if has_none else self._toolset(job.toolset or "")
+        tools = None if self._lacks_tools(job.toolset) else self._toolset(job.toolset or "")
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
             new = self._client._new_run({"tools": tools}, whose="run_and_wait", **job.request)
             run = await new.create(create_guard_for(new.client, {}))
@@ -276,42 +288,6 @@ class Activities:
         ]  # fmt: skip
 
 
-def _fitting(result: CallResult, job: CallJob) -> CallResult:
-    """Return a result; an error in its place if it is larger than its share of a payload."""
-    size, room = len(msgspec.json.encode(result.output)), _largest_payload() / max(job.among, 1)
-    if size <= room:
-        return result
-    told = (
-        f"The output of {job.call.name[:64]} has {size} bytes, which is more than the {room:.0f} that can be passed "
-        "on. Ask for less."
-    )
-    return CallResult(output=error_output(told), failed=True)
-
-
-def _checked(report: RunReport) -> RunReport:
-    """Check that a report can be passed on.
-
-    Raises:
-        ApplicationError: It is larger than a payload may be.
-    """
-    size, most = len(msgspec.json.encode(report)), _largest_payload()
-    if size > most:
-        raise ApplicationError(
-            f"The run has {size} bytes with its outputs, and Temporal takes {most:.0f} in a payload: give the client "
-            "of Temporal a payload codec that compresses, or external storage (temporalio.converter.ExternalStorage)",
-            type="InvalidRequestError",
-            non_retryable=True,
-        )
-    return report
-
-
-def _largest_payload() -> float:
-    """Return how many bytes a payload may have; infinity if a codec or a storage of the user's own decides."""
-    converter = activity.client().data_converter
-    own = converter.payload_codec is not None or converter.external_storage is not None
-    return math.inf if own else LARGEST_PAYLOAD
-
-
 async def _cold(watch: Watch[Any], job: WatchJob) -> Any:
     """Return the outcome of a watch, or end the attempt if its next poll is not soon.
 
@@ -322,7 +298,10 @@ async def _cold(watch: Watch[Any], job: WatchJob) -> Any:
     try:
         while not finished.done():
             pause = _cold_pause(watch, job)
-            if watch.polls and COLD_PAUSE_S < pause < math.inf:
+            # an outage that is over must not count for the next one, so this attempt ends with it
+            shortest = 0.0 if outage_before() is not None and watch._outage_since is None else COLD_PAUSE_S
+            if watch.polls and shortest < pause < math.inf:
+                _note_outage(watch)
                 raise ApplicationError(
                     f"The run {watch.ref} goes on ({watch.status}); it is polled again in {pause:.0f} s",
                     type=names.NOT_OVER,
@@ -363,20 +342,47 @@ async def _stopping() -> None:
     await asyncio.sleep(STOPPING_S)
 
 
+def outage_before() -> float | None:
+    """Return since when all polls of a cold watch have failed, in seconds since the epoch; None if the last did not.
+
+    Its earlier attempts have noted it in their heartbeats: when one is lost, an outage counts from a later time.
+    """
+    noted = activity.info().heartbeat_details
+    return noted[0] if noted and isinstance(noted[0], int | float) else None
+
+
+def _note_outage(watch: Watch[Any]) -> None:
+    if watch._outage_since is None:
+        activity.heartbeat()
+        return
+    since, before = wall_time() + watch._outage_since - loop_time(), outage_before()
+    activity.heartbeat(since if before is None else min(since, before))
+
+
 def _cold_pause(watch: Watch[Any], job: WatchJob) -> float:
-    """Return the seconds to the next poll. Each attempt is a new watch, so how long all of them have taken counts."""
+    """Return the seconds to the next poll; infinity if none is planned.
+
+    Each attempt is a new watch, so how long all of them have taken counts.
+    """
+    if watch._next_poll_at == math.inf:
+        return math.inf  # one is in flight
     taken = wall_time() - activity.info().scheduled_time.timestamp()
     pause = max(watch._next_poll_at - loop_time(), min(COLD_SHARE * taken, LONGEST_COLD_S))
     return pause if job.give_up_at is None else min(pause, job.give_up_at - wall_time())
 
 
 @asynccontextmanager
-async def heartbeats(timeout: float) -> AsyncIterator[None]:
-    """Send heartbeats while the block is entered, so that the server notices soon that this worker has died."""
+async def heartbeats(timeout: float, outage_since: float | None = None) -> AsyncIterator[None]:
+    """Send heartbeats while the block is entered, so that the server notices soon that this worker has died.
+
+    Args:
+        timeout: The heartbeat timeout, in seconds.
+        outage_since: For the next attempt: see `outage_before`.
+    """
 
     async def beat() -> None:
         while True:
-            activity.heartbeat()
+            activity.heartbeat(*([] if outage_since is None else [outage_since]))
             await asyncio.sleep(timeout / 3)
 
     beating = asyncio.create_task(beat(), name="asyncruns heartbeats")

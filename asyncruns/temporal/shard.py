@@ -210,7 +210,7 @@ class ShardWorkflow:
         outcome = outcome_of_report(report, WorkflowClient())
         key = run.key
         run = self._open[key] = replace(run, token=report.token or run.token)
-        round_ = round_of(outcome, report.answer_within)
+        round_ = round_of(outcome, report)
         if round_ is None:
             self._finish(key, outcome)
         elif self._is_ending:
