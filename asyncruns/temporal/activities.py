@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.client.client import Client
 from asyncruns.errors import (
+    APIError,
     APIStatusError,
     AsyncRunsError,
     CallNotAnsweredError,
@@ -26,7 +27,7 @@ from asyncruns.errors import (
     InvalidRequestError,
 )
 from asyncruns.fleet import Watch
-from asyncruns.lifecycle import OutputsSubmitted, RunRef
+from asyncruns.lifecycle import CancelRefused, OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
 from asyncruns.temporal.reports import outcome_of_report, report_of
@@ -47,6 +48,8 @@ COLD_PAUSE_S: Final = 20.0
 COLD_SHARE: Final = 0.05
 """A cold watch polls again after this part of the time that it has taken so far, or later."""
 LONGEST_COLD_S: Final = 300.0
+REFUSED_S: Final = 15.0
+"""How long the end of a run is waited for whose cancel the server has refused."""
 STOPPING_S: Final = 1.0
 """How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
 STOPPING_PAUSE: Final = timedelta(milliseconds=100)
@@ -123,7 +126,16 @@ class Activities:
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
             await watch.created()  # a token is claimed in the background
             await watch.cancel_run()
-            return checked_report(report_of(await watch, watch))
+            refused: Exception | None = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as limit:
+                    async for event in watch:
+                        if isinstance(event, Ended):
+                            return checked_report(report_of(event.outcome, watch))
+                        if isinstance(event, CancelRefused):  # it may just have ended; if not, it goes on
+                            refused = event.cause
+                            limit.reschedule(loop_time() + REFUSED_S)
+            raise refused or APIError(f"The run {watch.ref} was not cancelled")
 
     @activity.defn(name=names.FETCH_MESSAGES)
     async def messages(self, ref: RunRef) -> list[Any]:
