@@ -114,11 +114,11 @@ class Activities:
         async with self._watching(job) as watch:
             async for event in watch:
                 if isinstance(event, OutputsSubmitted):
-                    break
+                    watch.cancel()
+                    return RunReport(token=token_in(watch.token()))
                 if isinstance(event, Ended):
                     return report_of(event.outcome, watch)
-            watch.cancel()
-            return RunReport(token=token_in(watch.token()))
+            raise _taken_over(watch.ref)
 
     @activity.defn(name=names.CANCEL)
     async def cancel(self, job: WatchJob) -> RunReport:
@@ -159,6 +159,11 @@ class Activities:
         watch = self._watches[whose] = begin_watch(fleet, job.token, options)
         try:
             yield watch
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise _taken_over(watch.ref) from None
         finally:
             watch.cancel()
             if self._watches.get(whose) is watch:
@@ -298,6 +303,15 @@ class Activities:
             self.watch, self.follow_up, self.cancel, self.messages, self.call, self.interrupted, self.create_thread,
             self.create, self.watch_shard, self.add_to_shard, self.cancel_many, self.tell,
         ]  # fmt: skip
+
+
+def _taken_over(ref: RunRef) -> ApplicationError:
+    """Return the failure of an activity that was given up; nobody waits for it."""
+    return ApplicationError(
+        f"Another activity of this workflow watches the run {ref} now",
+        type=names.TAKEN_OVER,
+        category=ApplicationErrorCategory.BENIGN,  # nothing to log
+    )
 
 
 async def _cold(watch: Watch[Any], job: WatchJob) -> Any:

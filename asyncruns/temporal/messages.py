@@ -43,6 +43,8 @@ NOT_OVER: Final = "NotOver"
 """The type of the failure of a cold poll whose run goes on."""
 WORKER_STOPS: Final = "WorkerStops"
 """The type of the failure of a watch that another worker goes on with."""
+TAKEN_OVER: Final = "TakenOver"
+"""The type of the failure of an activity whose watch another one of the workflow has ended."""
 SHARD_NOT_HERE: Final = "ShardNotHere"
 """The type of the failure of an activity that its worker does not have the fleet for."""
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import flows
 import pytest
 from dev_server import KEY, Stage
-from google.protobuf.json_format import MessageToDict, MessageToJson
+from google.protobuf.json_format import MessageToJson
+from recorded import opened
 from temporalio.client import WorkflowFailureError
 
 from asyncruns import Completed, GaveUp, Reason, RunRef, Toolset
@@ -156,24 +156,7 @@ async def test_no_history_has_a_credential(stage: Stage) -> None:
         await stage.run(flows.Ask.run, RunRef.of(await stage.new_run()), {})
         for handle in stage.handles:
             history = await temporal.get_workflow_handle(handle.id).fetch_history()
-            text = "".join(MessageToJson(event) for event in history.events) + opened(history.events)
+            text = "".join(MessageToJson(event) for event in history.events) + opened(history)
             assert '"ids":' in text
             assert KEY not in text
             assert not re.search("authorization|bearer", text, re.IGNORECASE)
-
-
-def opened(events: Sequence[Any]) -> str:
-    """Return the data of all payloads, which are in base64 otherwise."""
-    return "\n".join(
-        base64.b64decode(data).decode("utf-8", "replace") for data in _data_in(list(map(MessageToDict, events)))
-    )
-
-
-def _data_in(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [data for each in value for data in _data_in(each)]
-    if not isinstance(value, dict):
-        return []
-    if "metadata" in value and isinstance(value.get("data"), str):
-        return [value["data"]]
-    return [data for each in value.values() for data in _data_in(each)]

@@ -13,6 +13,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.converter import DataConverter, PayloadCodec
 
 from asyncruns import Completed, RunRef, Toolset
+from asyncruns.temporal import rounds
 from asyncruns.testing import FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
@@ -77,19 +78,21 @@ async def refused(stage: Stage, *args: object) -> str:
     return str(failed.value.cause)
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
-async def test_outputs_of_a_handler_that_no_payload_can_hold_are_refused_unless_there_is_a_codec(stage: Stage) -> None:
+async def test_outputs_of_a_handler_that_no_payload_can_hold_are_refused_unless_there_is_a_codec(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "MOST_OUTPUTS", 100_000)  # the emulator takes 1 MiB
     stage.emulator.script(TWO_CALLS, assistant_id="asst_1")
     stage.emulator.script(TWO_CALLS, model="gpt")
     async with stage.worker():
         for run in (await stage.new_run(), await stage.new_response()):
             told = await refused(stage, flows.Handled.run, RunRef.of(run), "largely", {})
-            assert "The outputs of on_requires_action have 1910004 bytes" in told
+            assert "The outputs of on_requires_action have 120004 bytes" in told
             assert "give the client of Temporal a payload codec" in told
     async with stage.worker(converter=DataConverter(payload_codec=Packed())):
         run = await stage.new_run()
         assert isinstance(await stage.run(flows.Handled.run, RunRef.of(run), "largely", {}), Completed)
-    assert [len(text) for text in stage.emulator.submitted(run.id)[0].values()] == [955_000] * 2
+    assert [len(text) for text in stage.emulator.submitted(run.id)[0].values()] == [60_000] * 2
 
 
 async def test_tools_get_what_a_handler_leaves_of_the_room(stage: Stage) -> None:
