@@ -320,11 +320,13 @@ class Watch(AsyncOnly, Generic[R]):
 
     @property
     def _answer_by(self) -> float:
-        """When the calls of the run must be answered, by the loop's clock: it expires then, or this watch times out.
+        """When the calls must be answered so that the run does not expire, by the loop's clock; infinity for never."""
+        return self._member.machine.expires_with_calls_at
 
-        Infinity if there is no limit, or none is known.
-        """
-        return self._member.machine.answer_by
+    @property
+    def _outage_since(self) -> float | None:
+        """Since when all requests for the run have failed, by the loop's clock; None if the last one did not."""
+        return self._member.machine.outage_since
 
     @property
     def outcome(self) -> AnyOutcome[R] | None:

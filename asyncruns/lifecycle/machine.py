@@ -241,8 +241,18 @@ class RunLifecycle(Struct, eq=False, gc=False):
     @property
     def answer_by(self) -> float:
         """Time by which the calls of the current round must be answered; infinity if there is no limit."""
+        return min(self.expires_with_calls_at, self._patience.over_at)
+
+    @property
+    def expires_with_calls_at(self) -> float:
+        """Time by which the calls must be answered so that the run does not expire; infinity if that is not known."""
         round_ = self._ledger.current
-        return min(math.inf if round_ is None else round_.answer_by, self._patience.over_at)
+        return math.inf if round_ is None else round_.answer_by
+
+    @property
+    def outage_since(self) -> float | None:
+        """Since when all requests have failed; None if the last one did not."""
+        return self._patience.outage_since
 
     @property
     def open_calls(self) -> tuple[Call, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.client.client import Client
 from asyncruns.errors import (
+    APIError,
     APIStatusError,
     AsyncRunsError,
     CallNotAnsweredError,
@@ -27,16 +28,15 @@ from asyncruns.errors import (
     InvalidRequestError,
 )
 from asyncruns.fleet import Watch
-from asyncruns.lifecycle import OutputsSubmitted, RunRef
+from asyncruns.lifecycle import CancelRefused, OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
 from asyncruns.temporal.reports import outcome_of_report, report_of
 from asyncruns.temporal.resident_fleets import ResidentFleets
 from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet, begin_watch
-from asyncruns.temporal.sizes import LARGEST_PAYLOAD, LARGEST_REPORT, size_of
+from asyncruns.temporal.sizes import LARGEST_REPORT, check_result, checked_report, fitting, is_unlimited
 from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts, context_for
-from asyncruns.tools.results import error_output
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.handover import token_in, token_of
@@ -51,6 +51,8 @@ COLD_PAUSE_S: Final = 20.0
 COLD_SHARE: Final = 0.05
 """A cold watch polls again after this part of the time that it has taken so far, or later."""
 LONGEST_COLD_S: Final = 300.0
+REFUSED_S: Final = 15.0
+"""How long the end of a run is waited for whose cancel the server has refused."""
 STOPPING_S: Final = 1.0
 """How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
 STOPPING_PAUSE: Final = timedelta(milliseconds=100)
@@ -97,14 +99,14 @@ class Activities:
     @activity.defn(name=names.WATCH)
     async def watch(self, job: WatchJob) -> RunReport:
         """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
-        async with _asyncruns_errors(), heartbeats(job.heartbeat):
-            return _checked(await self._watched(job))
+        async with _asyncruns_errors(), heartbeats(job.heartbeat, outage_before()):
+            return checked_report(await self._watched(job))
 
     @activity.defn(name=names.FOLLOW_UP)
     async def follow_up(self, job: WatchJob) -> RunReport:
         """Submit outputs for a run that goes on as another one, and return which that is."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
-            return _checked(await self._followed_up(job))
+            return checked_report(await self._followed_up(job))
 
     async def _watched(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
@@ -115,11 +117,11 @@ class Activities:
         async with self._watching(job) as watch:
             async for event in watch:
                 if isinstance(event, OutputsSubmitted):
-                    break
+                    watch.cancel()
+                    return RunReport(token=token_in(watch.token()))
                 if isinstance(event, Ended):
                     return report_of(event.outcome, watch)
-            watch.cancel()
-            return RunReport(token=token_in(watch.token()))
+            raise _taken_over(watch.ref)
 
     @activity.defn(name=names.CANCEL)
     async def cancel(self, job: WatchJob) -> RunReport:
@@ -127,18 +129,29 @@ class Activities:
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
             await watch.created()  # a token is claimed in the background
             await watch.cancel_run()
-            return _checked(report_of(await watch, watch))
+            refused: Exception | None = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as limit:
+                    async for event in watch:
+                        if isinstance(event, Ended):
+                            return checked_report(report_of(event.outcome, watch))
+                        if isinstance(event, CancelRefused):  # it may just have ended; if not, it goes on
+                            refused = event.cause
+                            limit.reschedule(loop_time() + REFUSED_S)
+            raise refused or APIError(f"The run {watch.ref} was not cancelled")
 
     @activity.defn(name=names.FETCH_MESSAGES)
     async def messages(self, ref: RunRef) -> list[Any]:
         """Fetch the messages that a run wrote."""
         async with _asyncruns_errors():
             found = await self._client.for_run(ref).answer(RunRef.of(ref))
-            return [message.to_dict() for message in found]
+            messages = [message.to_dict() for message in found]
+            check_result(messages, "The answer")
+            return messages
 
     @asynccontextmanager
     async def _watching(self, job: WatchJob) -> AsyncIterator[Watch[Any]]:
-        options = dict(job.options)
+        options = {**job.options, **self._outage_left(job)}
         if job.give_up_at is not None:
             options["timeout"] = max(job.give_up_at - wall_time(), 0.0)
         observes = bool(options.get("observe_only"))
@@ -149,16 +162,31 @@ class Activities:
         watch = self._watches[whose] = begin_watch(fleet, job.token, options)
         try:
             yield watch
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise _taken_over(watch.ref) from None
         finally:
             watch.cancel()
             if self._watches.get(whose) is watch:
                 del self._watches[whose]
+
+    def _outage_left(self, job: WatchJob) -> dict[str, Any]:
+        """Return how much longer an outage may be that earlier attempts of a cold watch have noted."""
+        since = outage_before()
+        if since is None:
+            return {}
+        most = job.options.get("max_outage", self._client.for_run(job.token.run).dialect.max_outage)
+        return {} if most is None else {"max_outage": max(since + most - wall_time(), 0.0)}
 
     # Calls
 
     @activity.defn(name=names.CALL)
     async def call(self, job: CallJob) -> CallResult:
         """Run the tool of a call."""
+        if self._lacks_tools(job.toolset):
+            return CallResult()
         toolset = self._toolset(job.toolset)
         facts = RunFacts(ref=job.ref, metadata=job.metadata)
         context = self._context_of(job)
@@ -167,7 +195,7 @@ class Activities:
                 output = await toolset.output_of(context_for(job.call, context, facts))
             except CallNotAnsweredError as error:
                 return CallResult(cause=str(error))
-        return _fitting(CallResult(output=output.text, failed=output.failed), job)
+        return fitting(CallResult(output=output.text, failed=output.failed), job)
 
     @activity.defn(name=names.IF_INTERRUPTED)
     async def interrupted(self, job: CallJob) -> CallResult:
@@ -178,7 +206,7 @@ class Activities:
                 output = await toolset.output_of_interrupted(job.call)
             except CallNotAnsweredError as error:
                 return CallResult(cause=str(error))
-        return CallResult() if output is None else _fitting(CallResult(output=output.text, failed=True), job)
+        return CallResult() if output is None else fitting(CallResult(output=output.text, failed=True), job)
 
     def _context_of(self, job: CallJob) -> object:
         try:
@@ -189,6 +217,10 @@ class Activities:
                 f"context_factory has raised {type(error).__name__} for {job.ref}; the call {job.call.id!r} waits",
                 type=names.NOT_BEGUN,
             ) from None
+
+    def _lacks_tools(self, name: str | None) -> bool:
+        """Return whether a watch has no tools: it wants none, or names none, and there is no toolset without a name."""
+        return name is None or (not name and "" not in self._toolsets)
 
     def _toolset(self, name: str) -> Toolset:
         if name in self._toolsets:
@@ -211,8 +243,7 @@ class Activities:
     @activity.defn(name=names.CREATE)
     async def create(self, job: CreateJob) -> RunReport:
         """Create a run, or find the one with its key."""
-        has_none = job.toolset is None or (not job.toolset and "" not in self._toolsets)
-        tools = None if has_none else self._toolset(job.toolset or "")
+        tools = None if self._lacks_tools(job.toolset) else self._toolset(job.toolset or "")
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
             new = self._client._new_run({"tools": tools}, whose="run_and_wait", **job.request)
             run = await new.create(create_guard_for(new.client, {}))
@@ -242,7 +273,7 @@ class Activities:
             await self._here(job.shard).add(job.runs or [], job.options)
 
     async def _new_shard(self, job: ShardJob) -> ShardFleet:
-        return await self._fleets.new_shard(job, _largest(LARGEST_REPORT))
+        return await self._fleets.new_shard(job, math.inf if is_unlimited() else LARGEST_REPORT)
 
     def _here(self, shard: str) -> ShardFleet:
         fleet = self._fleets.shard(shard)
@@ -285,40 +316,13 @@ class Activities:
         ]  # fmt: skip
 
 
-def _fitting(result: CallResult, job: CallJob) -> CallResult:
-    """Return a result; an error in its place if it is larger than its share of a payload."""
-    size, room = size_of(result.output), _largest(job.room) / max(job.among, 1)
-    if size <= room:
-        return result
-    told = (
-        f"The output of {job.call.name[:64]} has {size} bytes, which is more than the {room:.0f} that can be passed "
-        "on. Ask for less."
+def _taken_over(ref: RunRef) -> ApplicationError:
+    """Return the failure of an activity that was given up; nobody waits for it."""
+    return ApplicationError(
+        f"Another activity of this workflow watches the run {ref} now",
+        type=names.TAKEN_OVER,
+        category=ApplicationErrorCategory.BENIGN,  # nothing to log
     )
-    return CallResult(output=error_output(told), failed=True)
-
-
-def _checked(report: RunReport) -> RunReport:
-    """Check that a report can be passed on.
-
-    Raises:
-        ApplicationError: It is larger than a payload may be.
-    """
-    size, most = size_of(report), _largest(LARGEST_PAYLOAD)
-    if size > most:
-        raise ApplicationError(
-            f"The run has {size} bytes with its outputs, and Temporal takes {most:.0f} in a payload: give the client "
-            "of Temporal a payload codec that compresses, or external storage (temporalio.converter.ExternalStorage)",
-            type="InvalidRequestError",
-            non_retryable=True,
-        )
-    return report
-
-
-def _largest(size: float) -> float:
-    """Return how many bytes a value may have: this many, or infinity if a codec or a storage of the user's decides."""
-    converter = activity.client().data_converter
-    own = converter.payload_codec is not None or converter.external_storage is not None
-    return math.inf if own else size
 
 
 async def _cold(watch: Watch[Any], job: WatchJob) -> Any:
@@ -331,7 +335,10 @@ async def _cold(watch: Watch[Any], job: WatchJob) -> Any:
     try:
         while not finished.done():
             pause = _cold_pause(watch, job)
-            if watch.polls and COLD_PAUSE_S < pause < math.inf:
+            # an outage that is over must not count for the next one, so this attempt ends with it
+            shortest = 0.0 if outage_before() is not None and watch._outage_since is None else COLD_PAUSE_S
+            if watch.polls and shortest < pause < math.inf:
+                _note_outage(watch)
                 raise ApplicationError(
                     f"The run {watch.ref} goes on ({watch.status}); it is polled again in {pause:.0f} s",
                     type=names.NOT_OVER,
@@ -372,20 +379,47 @@ async def _stopping() -> None:
     await asyncio.sleep(STOPPING_S)
 
 
+def outage_before() -> float | None:
+    """Return since when all polls of a cold watch have failed, in seconds since the epoch; None if the last did not.
+
+    Its earlier attempts have noted it in their heartbeats: when one is lost, an outage counts from a later time.
+    """
+    noted = activity.info().heartbeat_details
+    return noted[0] if noted and isinstance(noted[0], int | float) else None
+
+
+def _note_outage(watch: Watch[Any]) -> None:
+    if watch._outage_since is None:
+        activity.heartbeat()
+        return
+    since, before = wall_time() + watch._outage_since - loop_time(), outage_before()
+    activity.heartbeat(since if before is None else min(since, before))
+
+
 def _cold_pause(watch: Watch[Any], job: WatchJob) -> float:
-    """Return the seconds to the next poll. Each attempt is a new watch, so how long all of them have taken counts."""
+    """Return the seconds to the next poll; infinity if none is planned.
+
+    Each attempt is a new watch, so how long all of them have taken counts.
+    """
+    if watch._next_poll_at == math.inf:
+        return math.inf  # one is in flight
     taken = wall_time() - activity.info().scheduled_time.timestamp()
     pause = max(watch._next_poll_at - loop_time(), min(COLD_SHARE * taken, LONGEST_COLD_S))
     return pause if job.give_up_at is None else min(pause, job.give_up_at - wall_time())
 
 
 @asynccontextmanager
-async def heartbeats(timeout: float) -> AsyncIterator[None]:
-    """Send heartbeats while the block is entered, so that the server notices soon that this worker has died."""
+async def heartbeats(timeout: float, outage_since: float | None = None) -> AsyncIterator[None]:
+    """Send heartbeats while the block is entered, so that the server notices soon that this worker has died.
+
+    Args:
+        timeout: The heartbeat timeout, in seconds.
+        outage_since: For the next attempt: see `outage_before`.
+    """
 
     async def beat() -> None:
         while True:
-            activity.heartbeat()
+            activity.heartbeat(*([] if outage_since is None else [outage_since]))
             await asyncio.sleep(timeout / 3)
 
     beating = asyncio.create_task(beat(), name="asyncruns heartbeats")

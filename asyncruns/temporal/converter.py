@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from types import UnionType
+from collections.abc import Collection
+from types import NoneType, UnionType
 from typing import Any, Final, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -117,15 +118,44 @@ def _plain(value: Any) -> Any:
 
 def _is_outcome(hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
-        return all(_is_outcome(each) for each in get_args(hint))
+        return all(each is NoneType or _is_outcome(each) for each in get_args(hint))
     kind = get_origin(hint) or hint
     return isinstance(kind, type) and issubclass(kind, Outcome)
 
 
 def _names_struct(hint: Any) -> bool:
     """Return whether a type is a struct, or has one in it."""
+    try:
+        return _names_struct_cached(hint)
+    except TypeError:  # not hashable, such as `Annotated[int, []]`
+        return _finds_struct(hint, [])
+
+
+@functools.lru_cache(maxsize=1_000)
+def _names_struct_cached(hint: Any) -> bool:
+    return _finds_struct(hint, [])
+
+
+def _finds_struct(hint: Any, seen: list[Any]) -> bool:
+    """Return whether there is a struct in a type; False where its hints cannot be read.
+
+    Args:
+        hint: The type.
+        seen: The types that were looked into, which may contain themselves.
+    """
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return True
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return any(map(_names_struct, get_type_hints(hint).values()))
-    return any(map(_names_struct, get_args(hint))) or _is_outcome(hint)
+    if any(hint is each for each in seen):
+        return False
+    seen.append(hint)
+    return any(_finds_struct(each, seen) for each in _parts_of(hint)) or _is_outcome(hint)
+
+
+def _parts_of(hint: Any) -> Collection[Any]:
+    try:
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            return get_type_hints(hint).values()
+        alias = getattr(hint, "__value__", None)  # of `type Runs = list[RunRef]`
+    except Exception:  # a name in it is not defined, or not yet
+        return ()
+    return get_args(hint) if alias is None else (alias,)

@@ -11,7 +11,6 @@ from typing import Any, Final
 from msgspec import Struct
 
 from asyncruns.lifecycle import Call, RunRef, TokenUsage
-from asyncruns.temporal.sizes import LARGEST_PAYLOAD
 from asyncruns.watch.handover import Token
 
 WATCH: Final = "asyncruns.watch"
@@ -44,6 +43,8 @@ NOT_OVER: Final = "NotOver"
 """The type of the failure of a cold poll whose run goes on."""
 WORKER_STOPS: Final = "WorkerStops"
 """The type of the failure of a watch that another worker goes on with."""
+TAKEN_OVER: Final = "TakenOver"
+"""The type of the failure of an activity whose watch another one of the workflow has ended."""
 SHARD_NOT_HERE: Final = "ShardNotHere"
 """The type of the failure of an activity that its worker does not have the fleet for."""
 
@@ -89,16 +90,18 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         outcome: How its watch finished: `to_dict()` of the outcome. None if it did not, as the run has moved on.
         token: What to go on with; None if the run has ended.
-        answer_within: Seconds within which its calls must be answered: then it expires, or its watch times out. None
-            if there is no limit.
+        answer_by: When its calls must be answered so that it does not expire, in seconds since the epoch; None if
+            there is no limit.
         used: The tokens that the run of the outcome has used, without those of runs that it follows.
+        is_limited: Whether the outputs of a round may have `MOST_OUTPUTS` bytes at most.
         run: The run of the shard that it is about; None outside of a shard.
     """
 
     outcome: dict[str, Any] | None = None
     token: Token | None = None
-    answer_within: float | None = None
+    answer_by: float | None = None
     used: TokenUsage = TokenUsage()
+    is_limited: bool = False
     run: ShardRun | None = None
 
 
@@ -111,8 +114,8 @@ class CallJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
         toolset: The name of the toolset; "" for the one without a name.
         label: The label of the watch.
         metadata: The metadata of the run.
-        among: How many calls the round has, which share the room.
-        room: How many bytes all their outputs may have.
+        among: How many calls share the room for outputs.
+        room: How many bytes their outputs may have together; None if there is no limit.
         heartbeat: The heartbeat timeout, in seconds.
     """
 
@@ -122,7 +125,7 @@ class CallJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     label: Any = None
     metadata: dict[str, Any] = {}
     among: int = 1
-    room: int = LARGEST_PAYLOAD
+    room: int | None = None
     heartbeat: float = 30.0
 
 

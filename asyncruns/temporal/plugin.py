@@ -48,7 +48,8 @@ class AsyncRunsPlugin(SimplePlugin):
     use `watch` and `run_and_wait`. List it last: it adds to the payload converter that the plugins before it have set.
     In a process that only starts workflows, and answers calls, no client is needed.
 
-    A worker that sets no number of activities gets 10,000 at a time, and one without a grace for shutdown 10 s.
+    A worker that sets no number of activities gets 10,000 at a time, unless it has an executor for activities of its
+    own, which may have fewer threads; and one without a grace for shutdown gets 10 s.
 
     Args:
         client: The client with which the activities send requests. It is borrowed: not closed here.
@@ -109,7 +110,7 @@ class AsyncRunsPlugin(SimplePlugin):
             host=f"{config.get('task_queue', '')}:{uuid.uuid4().hex}",
         )
         config["activities"] = [*config.get("activities", ()), *activities.all()]
-        if config.get("max_concurrent_activities") is None and config.get("tuner") is None:
+        if not any(config.get(name) for name in ("max_concurrent_activities", "tuner", "activity_executor")):
             config["max_concurrent_activities"] = MOST_ACTIVITIES
         if not config.get("graceful_shutdown_timeout"):
             config["graceful_shutdown_timeout"] = timedelta(seconds=GRACEFUL_S)

@@ -56,7 +56,7 @@ def report_of(outcome: AnyOutcome[Any], watch: Watch[Any] | None = None) -> RunR
     return RunReport(
         outcome=outcome.to_dict(),
         token=token_in(token) if token else None,
-        answer_within=by - loop_time() if by < math.inf else None,
+        answer_by=wall_time() + by - loop_time() if by < math.inf else None,
         used=TokenUsage() if watch is None else _used_by(outcome),
     )
 

@@ -10,9 +10,9 @@ import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -36,7 +36,7 @@ from asyncruns.temporal.messages import (
     WatchJob,
 )
 from asyncruns.temporal.reports import needs_outputs
-from asyncruns.temporal.sizes import LARGEST_PAYLOAD
+from asyncruns.temporal.sizes import ADVICE, MOST_OUTPUTS, size_of
 from asyncruns.tools.context import RunFacts
 from asyncruns.watch.call_answerer import Calls, GivenOutputs, texts_of
 from asyncruns.watch.outcome import AnyOutcome
@@ -46,9 +46,14 @@ POLL_RETRIES: Final = RetryPolicy(maximum_interval=timedelta(minutes=1))
 LONGEST: Final = timedelta(days=30)
 """How long an activity may take whose worker lives; whether that does, heartbeats show."""
 NOT_BEGUN_S: Final = 10.0
-"""The pause before a call that could not begin is tried again."""
+"""The first pause before an activity that could not begin is tried again."""
 RERUN_S: Final = 1.0
-"""The pause before a call runs again, so that one that ends its worker each time does not fill the history."""
+"""The first pause before a call runs again, so that one that ends its worker each time does not fill the history."""
+LONGEST_PAUSE_S: Final = 300.0
+NOT_REGISTERED: Final = ("NotFoundError", "is not registered on this worker")
+"""The type and a part of the message with which a worker without the plugin refuses an activity."""
+T = TypeVar("T")
+
 LATE: Final = CallResult(output=TIMED_OUT_OUTPUT, failed=True)
 
 WorkflowHandler = Callable[[Calls], Awaitable[GivenOutputs | None] | GivenOutputs | None]
@@ -64,7 +69,6 @@ class Answering(Struct, frozen=True, kw_only=True):
         people: Names of the functions whose calls people answer.
         label: The label of the watch.
         heartbeat: The heartbeat timeout of the tools, in seconds.
-        room: The bytes that all outputs of a round may have.
     """
 
     tools: str | None = ""
@@ -72,7 +76,6 @@ class Answering(Struct, frozen=True, kw_only=True):
     people: Collection[str] = ()
     label: Any = None
     heartbeat: float = 30.0
-    room: int = LARGEST_PAYLOAD
 
 
 class CallRound(Struct, frozen=True, kw_only=True):
@@ -82,13 +85,15 @@ class CallRound(Struct, frozen=True, kw_only=True):
         ref: The ref of the run.
         calls: The calls.
         metadata: The metadata of the run.
-        within: Seconds within which they must be answered; None if there is no limit.
+        answer_by: When they must be answered, in seconds since the epoch; infinity if there is no limit.
+        room: How many bytes their outputs may have together; infinity if there is no limit.
     """
 
     ref: RunRef
     calls: tuple[Call, ...]
     metadata: dict[str, Any]
-    within: float | None = None
+    answer_by: float = math.inf
+    room: float = math.inf
 
 
 class RoundResult(Struct, frozen=True, kw_only=True):
@@ -105,13 +110,27 @@ class RoundResult(Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
-def round_of(outcome: AnyOutcome[Any], within: float | None) -> CallRound | None:
-    """Return the calls that are to be answered in a workflow; None if the outcome is not for the workflow."""
+def round_of(
+    outcome: AnyOutcome[Any], report: RunReport, *, give_up_at: float | None = None, room: int = MOST_OUTPUTS
+) -> CallRound | None:
+    """Return the calls that are to be answered in a workflow; None if the outcome is not for the workflow.
+
+    Args:
+        outcome: The outcome that the report has.
+        report: What an activity has found.
+        give_up_at: When the watch gives up, in seconds since the epoch; None if the expiry of the run decides.
+        room: How many bytes the outputs may have together, if there is a limit.
+    """
     if not needs_outputs(outcome):
         return None
     metadata = getattr(outcome.run, "metadata", None)
-    plain = dict(metadata) if isinstance(metadata, Mapping) else {}
-    return CallRound(ref=outcome.ref, calls=outcome.calls, metadata=plain, within=within)
+    return CallRound(
+        ref=outcome.ref,
+        calls=outcome.calls,
+        metadata=dict(metadata) if isinstance(metadata, Mapping) else {},
+        answer_by=min((at for at in (report.answer_by, give_up_at) if at is not None), default=math.inf),
+        room=room if report.is_limited else math.inf,
+    )
 
 
 class RoundProgress:
@@ -136,19 +155,21 @@ async def answer_round(round_: CallRound, how: Answering, progress: RoundProgres
     `progress`.
 
     Raises:
+        InvalidRequestError: The outputs of the handler are too large.
         Exception: What the handler of the workflow raised.
     """
     progress = progress or RoundProgress()
-    until = math.inf if round_.within is None else workflow.time() + round_.within
     progress.running += 1
     try:
-        given = await _handled(round_, how, until)
+        given = await _handled(round_, how)
     finally:
         progress.running -= 1
     progress.outputs += [(call, given[call.id], False) for call in round_.calls if call.id in given]
     rest = [call for call in round_.calls if call.id not in given]
-    tasks = [asyncio.create_task(_answer_one(call, round_, how, progress)) for call in rest]
-    results = await _until(tasks, until)
+    left = replace(round_, calls=tuple(rest), room=round_.room - _size_of(given))
+    tasks = [asyncio.create_task(_answer_one(call, left, how, progress)) for call in rest]
+    results = await _until(tasks, round_.answer_by)
+    results = [CallResult() if is_undecided(*each) else each[1] for each in zip(rest, results, strict=True)]
     late = [(call, TIMED_OUT_OUTPUT, True) for call, result in zip(rest, results, strict=True) if result is LATE]
     return RoundResult(
         outputs=(*progress.outputs, *late),
@@ -157,20 +178,24 @@ async def answer_round(round_: CallRound, how: Answering, progress: RoundProgres
     )
 
 
+def is_undecided(call: Call, result: CallResult) -> bool:
+    """Return whether it is too late for an approval, which is left to the caller: no decision is invented."""
+    return result is LATE and call.kind is CallKind.APPROVAL
+
+
 async def _until(tasks: list[asyncio.Task[CallResult]], until: float) -> list[CallResult]:
     """Return the results of tasks; of those that are not done in time, an error."""
     if not tasks:
         return []
     try:
-        timeout = None if until == math.inf else max(until - workflow.time(), 0.0)
-        await workflow.wait(tasks, timeout=timeout)
+        await workflow.wait(tasks, timeout=_seconds_to(until))
         return [task.result() if task.done() else LATE for task in tasks]
     finally:
         for task in tasks:
             task.cancel()
 
 
-async def _handled(round_: CallRound, how: Answering, until: float) -> dict[str, str]:
+async def _handled(round_: CallRound, how: Answering) -> dict[str, str]:
     whole = [call for call in round_.calls if not call.is_cut]
     if how.handler is None or not whole:
         return {}
@@ -179,16 +204,35 @@ async def _handled(round_: CallRound, how: Answering, until: float) -> dict[str,
     if inspect.isawaitable(given):
         task = asyncio.ensure_future(given)
         try:
-            await workflow.wait([task], timeout=None if until == math.inf else max(until - workflow.time(), 0.0))
-            given = task.result() if task.done() else {call.id: TIMED_OUT_OUTPUT for call in whole}
+            await workflow.wait([task], timeout=_seconds_to(round_.answer_by))
+            given = (
+                task.result()
+                if task.done()
+                else {call.id: TIMED_OUT_OUTPUT for call in whole if call.kind is not CallKind.APPROVAL}
+            )
         finally:
             task.cancel()
-    return {} if given is None else dict(texts_of(given))
+    texts = {} if given is None else dict(texts_of(given))
+    if (size := _size_of(texts)) > round_.room:
+        raise InvalidRequestError(
+            f"The outputs of on_requires_action have {size} bytes, and {round_.room:.0f} fit into a payload of "
+            f"Temporal: return less, or {ADVICE}"
+        )
+    return texts
+
+
+def _size_of(outputs: Mapping[str, str]) -> int:
+    return sum(map(size_of, outputs.values()))
+
+
+def _seconds_to(at: float) -> float | None:
+    """Return the seconds until a time of the workflow; None for infinity."""
+    return None if at == math.inf else max(at - workflow.time(), 0.0)
 
 
 async def _answer_one(call: Call, round_: CallRound, how: Answering, progress: RoundProgress) -> CallResult:
     if call.name in how.people and not call.is_cut:
-        room = how.room / len(round_.calls)
+        room = round_.room / len(round_.calls)
         result = CallResult(output=await desk().output_of(call, round_.ref, how.label, room))
     else:
         progress.running += 1
@@ -211,55 +255,75 @@ async def _result_of(call: Call, round_: CallRound, how: Answering) -> CallResul
         label=how.label,
         metadata=round_.metadata,
         among=len(round_.calls),
-        room=how.room,
+        room=None if round_.room == math.inf else int(round_.room),
         heartbeat=how.heartbeat,
     )
+    pause = pauses(RERUN_S)
     while True:
         try:
-            async with desk().tools:
-                return await _run_once(job)
-        except ActivityError as error:
-            if is_leaving(error):
-                raise asyncio.CancelledError from error
-            if has_not_begun(error):
-                await workflow.sleep(NOT_BEGUN_S)
-                continue
-        async with desk().tools:
-            found = await _interrupted(job)
+            return await run_activity(CALL, job, CallResult, ONCE, f"{call.name} {call.id}")
+        except ActivityError:
+            pass  # it had begun, and how it ended is not known
+        found = await run_activity(IF_INTERRUPTED, job, CallResult, None, f"interrupted: {call.name} {call.id}")
         if found.output is not None or found.cause:
             return found
-        await workflow.sleep(RERUN_S)
+        await workflow.sleep(next(pause))
 
 
-async def _run_once(job: CallJob) -> CallResult:
-    result: CallResult = await workflow.execute_activity(
-        CALL,
-        job,
-        result_type=CallResult,
-        start_to_close_timeout=LONGEST,
-        heartbeat_timeout=timedelta(seconds=job.heartbeat),
-        retry_policy=ONCE,
-        summary=f"{job.call.name} {job.call.id}",
-    )
-    return result
+class Job(Protocol):
+    """What an activity is given."""
+
+    @property
+    def heartbeat(self) -> float:
+        """The heartbeat timeout, in seconds."""
+        ...
 
 
-async def _interrupted(job: CallJob) -> CallResult:
-    """Return what the tool's `if_interrupted` says; without an output, it runs again."""
-    result: CallResult = await workflow.execute_activity(
-        IF_INTERRUPTED,
-        job,
-        result_type=CallResult,
-        start_to_close_timeout=LONGEST,
-        heartbeat_timeout=timedelta(seconds=job.heartbeat),
-        summary=f"interrupted: {job.call.name} {job.call.id}",
-    )
-    return result
+async def run_activity(
+    activity: str, job: Job, result_type: type[T], retry_policy: RetryPolicy | None, summary: str
+) -> T:
+    """Run an activity; one with a single attempt again, after pauses, for as long as no worker can begin it.
+
+    Raises:
+        AsyncRunsError: It can't succeed.
+        ActivityError: It failed otherwise; one with a single attempt may have done its work, or a part.
+        asyncio.CancelledError: This task was cancelled.
+    """
+    pause = pauses(NOT_BEGUN_S)
+    while True:
+        try:
+            async with desk().tools if activity in (CALL, IF_INTERRUPTED) else nullcontext():
+                with our_errors():
+                    found: T = await workflow.execute_activity(
+                        activity,
+                        job,
+                        result_type=result_type,
+                        start_to_close_timeout=LONGEST,
+                        heartbeat_timeout=timedelta(seconds=job.heartbeat),
+                        retry_policy=retry_policy,
+                        summary=summary,
+                    )
+                    return found
+        except ActivityError as error:
+            if not has_not_begun(error) or retry_policy is not ONCE:
+                raise
+        await workflow.sleep(next(pause))
+
+
+def pauses(first: float) -> Iterator[float]:
+    """Yield pauses in seconds, each twice as long as the one before, up to 5 minutes."""
+    while True:
+        yield first
+        first = min(2 * first, LONGEST_PAUSE_S)
 
 
 def has_not_begun(error: ActivityError) -> bool:
-    """Return whether a call did not begin, as the worker has no toolset or no context for it."""
-    return isinstance(error.cause, ApplicationError) and error.cause.type in (NO_TOOLSET, NOT_BEGUN)
+    """Return whether the work of an activity did not begin: its worker has no plugin, no toolset or no context."""
+    cause = error.cause
+    if not isinstance(cause, ApplicationError):
+        return False
+    kind, part = NOT_REGISTERED
+    return cause.type in (NO_TOOLSET, NOT_BEGUN) or (cause.type == kind and part in cause.message)
 
 
 def is_leaving(error: BaseException, cancels_before: int = 0) -> bool:
@@ -306,17 +370,8 @@ async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) ->
         ActivityError: It failed otherwise.
         asyncio.CancelledError: This task was cancelled.
     """
-    with our_errors():
-        report: RunReport = await workflow.execute_activity(
-            activity,
-            job,
-            result_type=RunReport,
-            start_to_close_timeout=LONGEST,
-            heartbeat_timeout=timedelta(seconds=job.heartbeat),
-            retry_policy=retry_policy,
-            summary=f"{activity.removeprefix('asyncruns.').replace('_', ' ')} {job.token.ref}",
-        )
-    return report
+    summary = f"{activity.removeprefix('asyncruns.').replace('_', ' ')} {job.token.ref}"
+    return await run_activity(activity, job, RunReport, retry_policy, summary)
 
 
 def unanswered(outcome: AnyOutcome[Any], done: RoundResult) -> AnyOutcome[Any]:

@@ -24,7 +24,7 @@ from asyncruns.temporal.reports import outcome_of_report, shortened
 from asyncruns.temporal.rounds import LONGEST, ONCE, is_leaving, round_of
 from asyncruns.temporal.shard_rounds import ShardRounds
 from asyncruns.temporal.shard_runs import ShardRuns
-from asyncruns.temporal.sizes import LARGEST_HISTORY_INPUT, size_of
+from asyncruns.temporal.sizes import LARGEST_HISTORY_INPUT, LARGEST_OUTPUTS, size_of
 from asyncruns.temporal.workflow_client import WorkflowClient
 
 TO_START: Final = timedelta(seconds=10)
@@ -189,7 +189,7 @@ class ShardWorkflow:
             return  # a fleet has reported it before
         outcome = outcome_of_report(report, WorkflowClient())
         self._runs.open[run.key] = replace(run, token=report.token or run.token)
-        round_ = None if self._rounds.is_stopped else round_of(outcome, report.answer_within)
+        round_ = None if self._rounds.is_stopped else round_of(outcome, report, room=LARGEST_OUTPUTS)
         if round_ is None:
             self._runs.finish(run.key, outcome)
         elif self._is_full():

@@ -195,7 +195,7 @@ class ShardFleet:
                 f"The calls of the run have {size} bytes, and {self._largest_report:.0f} can be passed on in a shard"
             )
             return _given_up(run, error, Reason.BROKE)
-        return outcome, report, True
+        return outcome, replace(report, is_limited=self._largest_report < math.inf), True
 
     async def _settle(self, run: ShardRun, watch: Watch[Any]) -> None:
         """Note when the run goes on with the outputs that it was given: the workflow need not keep them any more."""

@@ -31,7 +31,6 @@ from asyncruns.temporal.rounds import (
     unanswered,
 )
 from asyncruns.temporal.shard_runs import ShardRuns
-from asyncruns.temporal.sizes import LARGEST_OUTPUTS
 from asyncruns.temporal.workflow_client import WorkflowClient
 from asyncruns.watch.handover import Token, with_outputs
 from asyncruns.watch.outcome import AnyOutcome
@@ -64,7 +63,6 @@ class ShardRounds:
             tools=None if shard.options.get("observe_only") else shard.tools,
             people=frozenset(shard.people),
             heartbeat=CALL_PATIENCE * shard.heartbeat,
-            room=LARGEST_OUTPUTS,
         )
         self.is_stopped: bool = False
 

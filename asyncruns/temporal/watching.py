@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, Unpack, cast
 
@@ -20,6 +21,7 @@ from asyncruns.dialects.given import with_own_id
 from asyncruns.errors import (
     APIConnectionError,
     APIError,
+    AsyncRunsError,
     ForeignError,
     InvalidRequestError,
 )
@@ -33,20 +35,21 @@ from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CreateJob, RunReport, WatchJob
 from asyncruns.temporal.reports import outcome_of_report
 from asyncruns.temporal.rounds import (
-    LONGEST,
     ONCE,
     POLL_RETRIES,
+    RERUN_S,
     Answering,
     OutputsOfCalls,
     WorkflowHandler,
     answer_round,
-    is_leaving,
     our_errors,
-    raise_ours,
+    pauses,
     round_of,
+    run_activity,
     run_on_one,
     unanswered,
 )
+from asyncruns.temporal.sizes import check_fits
 from asyncruns.temporal.workflow_client import WorkflowClient
 from asyncruns.watch.handover import Token, token_in, token_text, with_outputs
 from asyncruns.watch.options import check_watch_options
@@ -198,6 +201,7 @@ class WorkflowWatch:
         self._polls = 0
         self._used: dict[RunRef, TokenUsage] = {}
         self._refs: tuple[RunRef, ...] = ()
+        self._is_limited = False  # of outputs, as the last report says
         timeout = options.get("timeout")
         self._give_up_at = None if timeout is None else self._began + timeout
         self._heartbeat = options.get("heartbeat_timeout", 30.0)
@@ -205,7 +209,7 @@ class WorkflowWatch:
             tools=options.get("tools", ""),
             handler=options.get("on_requires_action"),
             people=frozenset(options.get("people", ())),
-            label=options.get("label"),
+            label=options.get("label", token.record and token.record.label),
             heartbeat=self._heartbeat,
         )
 
@@ -231,13 +235,14 @@ class WorkflowWatch:
         while True:
             outcome = self._noted(report)
             self._token = report.token or self._token
-            round_ = round_of(outcome, report.answer_within)
+            round_ = round_of(outcome, report, give_up_at=self._give_up_at)
             if round_ is None:
                 return outcome
             most = self._options.get("max_rounds", MAX_ROUNDS)
             if most is not None and rounds >= most:
                 return replace(outcome, reason=Reason.MAX_ROUNDS)
             rounds += 1
+            self._is_limited = report.is_limited
             done = await answer_round(round_, self._answering)
             if done.left:
                 self._token = with_outputs(self._token, done.outputs)
@@ -260,7 +265,7 @@ class WorkflowWatch:
         if token.ref.dialect != RESPONSE:  # a poll shows whether a submit was accepted, so the activity may begin again
             self._token = with_outputs(token, outputs)
             return await self._watched()
-        is_unsure = False
+        is_unsure, pause = False, pauses(RERUN_S)
         while True:
             self._token = with_outputs(token, outputs, is_unsure=is_unsure)
             try:
@@ -272,6 +277,8 @@ class WorkflowWatch:
                 return report if report.outcome is not None else await self._watched()
             if is_unsure and self._options.get("on_lost_submit") != "resend":
                 return await self._watched()
+            if is_unsure:
+                await workflow.sleep(next(pause))
             is_unsure = True
 
     async def _watched(self) -> RunReport:
@@ -281,23 +288,26 @@ class WorkflowWatch:
         options: dict[str, Any] = {name: value for name, value in self._options.items() if name in _OF_FLEETS}
         if "timeout" in self._options and self._give_up_at is None:
             options["timeout"] = None
-        return WatchJob(
+        job = WatchJob(
             token=self._token,
             options=options,
             give_up_at=self._give_up_at,
             is_cold=self._options.get("cold", self._token.ref.dialect in _COLD),
             heartbeat=self._heartbeat,
         )
+        return check_fits(job) if self._is_limited else job
 
     async def _cancel_run(self) -> RunReport | Exception:
         """Cancel the run; return how it ended, or why that is not known."""
+        label = {} if self._answering.label is None else {"label": self._answering.label}
+        # without outputs, which nobody waits for any more
+        job = WatchJob(token=Token(ref=self._token.ref), options=label, heartbeat=self._heartbeat)
         try:
-            return await run_on_one(
-                names.CANCEL, replace(self._job(), give_up_at=None, options={}, is_cold=False), CANCEL_RETRIES
-            )
-        except ActivityError as error:
-            workflow.logger.warning("The run %s was not cancelled, and may go on: %s", self._token.ref, error.cause)
-            return ForeignError("ActivityError", str(error.cause))
+            return await run_on_one(names.CANCEL, job, CANCEL_RETRIES)
+        except (ActivityError, AsyncRunsError) as error:
+            cause = error.cause if isinstance(error, ActivityError) else error
+            workflow.logger.warning("The run %s was not cancelled, and may go on: %s", self._token.ref, cause)
+            return error if isinstance(error, AsyncRunsError) else ForeignError("ActivityError", str(cause))
 
 
 async def run_and_wait(
@@ -388,28 +398,18 @@ async def _created(request: dict[str, Any], options: WorkflowOptions) -> RunRepo
         return await asyncio.shield(creating)
     except asyncio.CancelledError:
         if options.get("on_exit") == "cancel":
-            report = await creating
-            if report.token is not None:
-                await WorkflowWatch(report.token, options)._cancel_run()
+            with suppress(AsyncRunsError):  # there may be none, and nobody waits for it any more
+                report = await creating
+                if report.token is not None:
+                    await WorkflowWatch(report.token, options)._cancel_run()
         raise
 
 
 async def _create(job: CreateJob, retry_policy: RetryPolicy) -> RunReport:
+    summary = f"create a run of {job.request.get('assistant_id') or job.request.get('model')}"
     try:
-        report: RunReport = await workflow.execute_activity(
-            names.CREATE,
-            job,
-            result_type=RunReport,
-            start_to_close_timeout=LONGEST,
-            heartbeat_timeout=timedelta(seconds=job.heartbeat),
-            retry_policy=retry_policy,
-            summary=f"create a run of {job.request.get('assistant_id') or job.request.get('model')}",
-        )
+        return await run_activity(names.CREATE, job, RunReport, retry_policy, summary)
     except ActivityError as error:
-        raise_ours(error)
-        if is_leaving(error):
-            raise asyncio.CancelledError from error
         raise APIConnectionError(
             f"The run could not be created, or its create was lost: {error.cause}", sent=True
         ) from error
-    return report

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
+from asyncruns.errors import APIError
 from asyncruns.lifecycle import RunRef
 from asyncruns.temporal.messages import FETCH_MESSAGES
 from asyncruns.temporal.rounds import our_errors
@@ -23,16 +25,23 @@ class WorkflowClient(LeftBehind):
     """Fetches messages within a workflow; elsewhere it is as the client of an outcome that was unpickled."""
 
     async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
-        """Fetch the messages that a run wrote. Safe to cancel."""
+        """Fetch the messages that a run wrote. Safe to cancel.
+
+        Raises:
+            AsyncRunsError: They could not be fetched.
+        """
         if not workflow.in_workflow():
             return await super().answer(ref)
         kind: type[Any] = Message if ref.dialect == THREAD_RUN else ResponseMessage
-        with our_errors():
-            found: list[Any] = await workflow.execute_activity(
-                FETCH_MESSAGES,
-                ref,
-                result_type=list[Any],
-                start_to_close_timeout=timedelta(seconds=FETCH_S),
-                summary=f"messages of {ref}",
-            )
+        try:
+            with our_errors():
+                found: list[Any] = await workflow.execute_activity(
+                    FETCH_MESSAGES,
+                    ref,
+                    result_type=list[Any],
+                    start_to_close_timeout=timedelta(seconds=FETCH_S),
+                    summary=f"messages of {ref}",
+                )
+        except ActivityError as error:
+            raise APIError(f"The messages of {ref} could not be fetched: {error.cause}") from error
         return [convert(each, kind) for each in found]

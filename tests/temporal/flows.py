@@ -103,6 +103,12 @@ class Handled:
     def partly(self, calls: Calls) -> dict[str, Any]:
         return {calls[0].id: {"from": "the handler"}}
 
+    def half(self, calls: Calls) -> dict[str, Any]:
+        return {calls[0].id: "x" * 1_000_000}
+
+    def largely(self, calls: Calls) -> dict[str, Any]:
+        return {call.id: "x" * 60_000 for call in calls}
+
     async def when_allowed(self, calls: Calls) -> dict[str, Any]:
         self.seen += [call.id for call in calls]
         await workflow.wait_condition(lambda: self.is_allowed)

@@ -13,7 +13,7 @@ from shard_bench import Bench, opened, start
 from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError
 
-from asyncruns import Completed, InvalidRequestError, RunRef
+from asyncruns import Completed, InvalidRequestError, NeedsCaller, RunRef
 from asyncruns.lifecycle import CallKind
 from asyncruns.temporal import WAITS_FOR_RUNS, add_search_attributes, answer_call, open_calls
 from asyncruns.testing import Fault, FunctionCall, Scenario
@@ -154,3 +154,14 @@ async def test_approvals_of_responses(stage: Stage, output: bool) -> None:
     (sent,) = [each for each in stage.emulator.requests if each.operation in ("submit", "create_response")][1:]
     assert b"mcp_approval_response" in sent.body
     assert (b'"approve":true' in sent.body) is output
+
+
+async def test_a_late_approval_is_left_to_the_caller(stage: Stage) -> None:
+    stage.emulator.script(Scenario(queued=0.0, working=0.02), model="gpt")
+    stage.emulator.inject(Fault(on="poll", rewrite=with_approval, times=None))
+    ref = RunRef.of(await stage.new_response())
+    async with stage.worker():
+        found = await stage.run(flows.Ask.run, ref, {"people": ["drop"], "timeout": 0.3})
+    assert isinstance(found, NeedsCaller)
+    assert [call.name for call in found.calls] == ["drop"]
+    assert not [each for each in stage.emulator.requests if each.operation == "submit"]

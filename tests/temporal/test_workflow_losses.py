@@ -1,12 +1,11 @@
-"""What a watch in a workflow makes of lost submits, lost workers, long waits, large outputs, and what histories hold."""
+"""What a watch in a workflow makes of lost submits and lost workers, and what histories hold."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import sys
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,11 @@ import flows
 import pytest
 from dev_server import KEY, Stage
 from google.protobuf.json_format import MessageToJson
-from temporalio.api.common.v1 import Payload
+from recorded import opened
 from temporalio.client import WorkflowFailureError
-from temporalio.converter import DataConverter, PayloadCodec
 
 from asyncruns import Completed, GaveUp, Reason, RunRef, Toolset
-from asyncruns.temporal import activities
-from asyncruns.testing import BatchScenario, Fault, FunctionCall, Scenario
+from asyncruns.testing import Fault, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
 
@@ -139,86 +136,6 @@ async def test_a_killed_worker_costs_a_heartbeat_and_no_call_runs_twice(stage: S
     assert all("not known" in output for output in stage.emulator.submitted(run.id)[0].values())
 
 
-# Long waits
-
-
-async def test_a_cold_watch_holds_no_activity_between_polls(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities, "COLD_PAUSE_S", 0.01)
-    stage.emulator.script(Scenario(queued=0.02, working=1.2), assistant_id="asst_1")
-    stage.emulator.script_batches(BatchScenario(validating=0.1, working=0.5, finalizing=0.1))
-    requests = [{"model": "gpt", "input": "Hi"}]
-    async with stage.worker():
-        batch = await stage.client.batches.create(requests=requests, endpoint="/v1/responses")
-        run = await stage.new_run()
-        waits = [await stage.start(flows.Ask.run, RunRef.of(batch), {})]
-        waits.append(await stage.start(flows.Ask.run, RunRef.of(run), {"cold": True}))
-        for handle in waits:
-            found = await handle.result()
-            assert isinstance(found, Completed)
-            history = await handle.fetch_history()
-            started = [each for each in history.events if each.HasField("activity_task_started_event_attributes")]
-            assert len(history.events) == 11
-            assert [each.activity_task_started_event_attributes.attempt > 1 for each in started] == [True]
-
-
-async def test_a_cold_watch_gives_up_in_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities, "COLD_PAUSE_S", 0.01)
-    monkeypatch.setattr(activities, "COLD_SHARE", 1000.0)
-    stage.emulator.script(Scenario(end="never"), assistant_id="asst_1")
-    async with stage.worker():
-        run = await stage.new_run()
-        found = await stage.run(flows.Ask.run, RunRef.of(run), {"cold": True, "timeout": 2.0})
-    assert isinstance(found, GaveUp)
-    assert found.reason is Reason.TIMEOUT
-    assert 2.0 <= found.elapsed < 4.0
-
-
-# Sizes
-
-
-class Packed(PayloadCodec):
-    """A codec that compresses."""
-
-    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        packed = [zlib.compress(each.SerializeToString()) for each in payloads]
-        return [Payload(metadata={"encoding": b"packed"}, data=each) for each in packed]
-
-    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return [
-            Payload.FromString(zlib.decompress(each.data)) if each.metadata["encoding"] == b"packed" else each
-            for each in payloads
-        ]
-
-
-async def test_an_output_that_no_payload_can_hold_is_an_error_for_the_model(stage: Stage) -> None:
-    large = Counted("x" * 600_000)
-    tools = Toolset([large.get_weather], max_output=1_000_000)
-    four = Scenario(queued=0.02, working=0.02, rounds=((CALL,) * 4,))
-    stage.emulator.script(four, assistant_id="asst_1")
-    async with stage.worker(tools=tools):
-        run = await stage.new_run()
-        assert isinstance(await stage.run(flows.Ask.run, RunRef.of(run), {}), Completed)
-    assert all("Ask for less" in output for output in stage.emulator.submitted(run.id)[0].values())
-    stage.emulator.script(ONE, assistant_id="asst_1")
-    async with stage.worker(tools=tools):
-        run = await stage.new_run()
-        assert isinstance(await stage.run(flows.Ask.run, RunRef.of(run), {}), Completed)
-    assert [len(output) for output in stage.emulator.submitted(run.id)[0].values()] == [600_000]
-
-
-async def test_a_run_that_no_payload_can_hold_is_refused_unless_there_is_a_codec(stage: Stage) -> None:
-    stage.emulator.script(Scenario(queued=0.02, working=0.02, answer="x" * 2_100_000), model="gpt")
-    async with stage.worker():
-        ref = RunRef.of(await stage.new_response())
-        with pytest.raises(WorkflowFailureError) as failed:
-            await stage.run(flows.Ask.run, ref, {})
-        assert "give the client of Temporal a payload codec" in str(failed.value.cause)
-    async with stage.worker(converter=DataConverter(payload_codec=Packed())):
-        found = await stage.run(flows.Ask.run, ref, {})
-        assert isinstance(found, Completed)
-        assert len(await found.text()) == 2_100_000
-
-
 # Histories
 
 
@@ -239,26 +156,7 @@ async def test_no_history_has_a_credential(stage: Stage) -> None:
         await stage.run(flows.Ask.run, RunRef.of(await stage.new_run()), {})
         for handle in stage.handles:
             history = await temporal.get_workflow_handle(handle.id).fetch_history()
-            text = "".join(MessageToJson(event) for event in history.events) + opened(history.events)
+            text = "".join(MessageToJson(event) for event in history.events) + opened(history)
             assert '"ids":' in text
             assert KEY not in text
             assert not re.search("authorization|bearer", text, re.IGNORECASE)
-
-
-def opened(events: Sequence[Any]) -> str:
-    """Return the data of all payloads, which are in base64 otherwise."""
-    return "\n".join(data.decode("utf-8", "replace") for event in events for data in _payloads(event))
-
-
-def _payloads(message: Any) -> list[bytes]:
-    if isinstance(message, Payload):
-        return [message.data]
-    found: list[bytes] = []
-    for _, value in message.ListFields() if hasattr(message, "ListFields") else ():
-        many = value.values() if isinstance(value, Mapping) else value if _is_many(value) else [value]
-        found += [data for each in many for data in _payloads(each)]
-    return found
-
-
-def _is_many(value: Any) -> bool:
-    return hasattr(value, "__iter__") and not isinstance(value, str | bytes)

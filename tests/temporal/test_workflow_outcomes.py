@@ -30,7 +30,7 @@ from asyncruns.testing import Fault, FunctionCall, Scenario
 pytestmark = pytest.mark.real_time
 
 CALL = FunctionCall("get_weather", {"city": "Paris"})
-QUICK = {"queued": 0.02, "working": 0.05}
+QUICK: dict[str, Any] = {"queued": 0.02, "working": 0.05}
 SCENARIOS: dict[type[Any], Scenario] = {
     Completed: Scenario(**QUICK),
     Failed: Scenario(**QUICK, end="failed", error_code="rate_limit_exceeded"),

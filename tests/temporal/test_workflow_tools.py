@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import flows
 import pytest
 from dev_server import Stage
+from temporalio.client import WorkflowHandle
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.worker import WorkerConfig
 
 from asyncruns import Call, Completed, NeedsCaller, Reason, RunRef, ToolContext, ToolError, Toolset
 from asyncruns.temporal import AsyncRunsPlugin, rounds
+from asyncruns.temporal.messages import CALL, CREATE, FOLLOW_UP
 from asyncruns.testing import FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
@@ -220,3 +226,88 @@ async def test_without_tools_all_calls_are_the_callers(stage: Stage) -> None:
     assert isinstance(found, NeedsCaller)
     assert found.reason is Reason.UNANSWERED
     assert len(found.calls) == 2
+
+
+async def test_without_a_toolset_all_calls_are_the_callers_by_default(stage: Stage) -> None:
+    stage.emulator.script(of(city("pay")), assistant_id="asst_1")
+    stage.emulator.script(of(city("pay")), model="gpt")
+    async with stage.worker(toolsets=[Shop(name="other").tools]):
+        for run in (await stage.new_run(), await stage.new_response()):
+            found = await stage.run(flows.Ask.run, RunRef.of(run), {})
+            assert isinstance(found, NeedsCaller)
+            assert found.reason is Reason.UNANSWERED
+            assert found.cause is None
+
+
+def name_of(given: Callable[..., Any]) -> str:
+    return str(getattr(given, "__temporal_activity_definition").name)
+
+
+class Without(AsyncRunsPlugin):
+    """A plugin whose workers lack an activity."""
+
+    lacks = ""
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        config = super().configure_worker(config)
+        activities = [each for each in config["activities"] if name_of(each) != self.lacks]
+        return {**config, "activities": activities}
+
+
+@pytest.mark.parametrize("lacks", [CALL, FOLLOW_UP, CREATE])
+async def test_a_worker_that_cannot_begin_is_waited_out(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    monkeypatch.setattr(rounds, "NOT_BEGUN_S", 0.1)
+    shop = Shop()
+    stage.emulator.script(of(city("pay")), model="gpt")
+    other = Without(stage.client, tools=shop.tools)
+    other.lacks = lacks
+    async with stage.worker(plugin=other):
+        handle = await stage.start(flows.AskNew.run, {"model": "gpt", "message": "Hi"})
+        async with asyncio.timeout(15):
+            while not await has_failed(handle):
+                await asyncio.sleep(0.05)
+    async with stage.worker(tools=shop.tools):
+        assert isinstance(await handle.result(), Completed)
+    assert len(shop.called) == 1
+
+
+async def has_failed(handle: WorkflowHandle[Any, Any]) -> bool:
+    history = await handle.fetch_history()
+    return any(each.HasField("activity_task_failed_event_attributes") for each in history.events)
+
+
+def test_pauses_grow() -> None:
+    assert list(islice(rounds.pauses(10.0), 7)) == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
+
+
+def test_what_may_have_begun_does_not_run_again() -> None:
+    def failed(kind: str, message: str) -> bool:
+        error = ActivityError(
+            "",
+            scheduled_event_id=1,
+            started_event_id=2,
+            identity="",
+            activity_type="",
+            activity_id="",
+            retry_state=None,
+        )
+        error.__cause__ = ApplicationError(message, type=kind)
+        return rounds.has_not_begun(error)
+
+    assert failed("NotFoundError", "Activity function asyncruns.call is not registered on this worker, available: x")
+    assert not failed("NotFoundError", "GET /threads/thread_1 answered 404")
+    assert not failed("WorkerShutdown", "is not registered on this worker")
+
+
+async def test_the_context_gets_the_label_of_a_token(stage: Stage) -> None:
+    shop = Shop()
+    stage.emulator.script(of(city("pay")), assistant_id="asst_1")
+    async with stage.worker(tools=shop.tools, context_factory=lambda ref, label: str(label)):
+        run = await stage.new_run()
+        found = await stage.run(flows.Ask.run, RunRef.of(run), {"tools": None, "label": "A"})
+        again = await stage.run(flows.GoOn.run, found.token, {})
+    assert again.label == "A"
+    (output,) = stage.emulator.submitted(run.id)[0].values()
+    assert '"for":"A"' in output

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import flows
 import pytest
 from dev_server import Stage
+from temporalio import activity
 from temporalio.client import WorkflowFailureError
-from temporalio.exceptions import CancelledError
+from temporalio.exceptions import ApplicationError, CancelledError
 
 from asyncruns import Cancelled, Completed, GaveUp, NeedsCaller, Reason, RunRef, Toolset
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
+from asyncruns.temporal import activities
+from asyncruns.temporal.activities import Activities
+from asyncruns.temporal.messages import CANCEL, RunReport
+from asyncruns.temporal.reports import outcome_of_report
+from asyncruns.temporal.rounds import round_of
+from asyncruns.temporal.workflow_client import WorkflowClient
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
@@ -251,3 +259,74 @@ async def test_two_watches_of_one_workflow(stage: Stage) -> None:
         refs = [RunRef.of(await stage.new_run()) for _ in range(2)]
         assert await stage.run(flows.Both.run, refs) == ["Completed", "Completed"]
     assert sent(stage, "submit") == 4
+
+
+# A cancel that fails
+
+
+async def test_a_refused_cancel_is_told_with_the_outcome(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activities, "REFUSED_S", 0.3)
+    stage.emulator.script(ENDLESS, assistant_id="asst_1")
+    stage.emulator.inject(Fault(on="cancel", status=403, times=None))
+    async with stage.worker():
+        run = await stage.new_run()
+        found = await stage.run(flows.Ask.run, RunRef.of(run), {"timeout": 0.2, "on_exit": "cancel", "label": "A"})
+    assert isinstance(found, GaveUp)
+    assert "403" in str(found.cancel_error)
+    assert found.label == "A"
+
+
+async def test_what_ended_a_workflow_is_not_hidden_by_a_cancel_that_fails(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancel(*_: object) -> None:
+        raise ApplicationError("no cancel here", type="InvalidRequestError", non_retryable=True)
+
+    monkeypatch.setattr(Activities, "cancel", activity.defn(name=CANCEL)(cancel))
+    stage.emulator.script(ENDLESS, assistant_id="asst_1")
+    async with stage.worker():
+        ref = RunRef.of(await stage.new_run())
+        found = await stage.run(flows.Ask.run, ref, {"timeout": 0.2, "on_exit": "cancel"})
+        assert isinstance(found, GaveUp)
+        assert "no cancel here" in str(found.cancel_error)
+        handle = await stage.start(flows.Ask.run, ref, {"on_exit": "cancel"})
+        await until(lambda: sent(stage, "poll") > 2)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        assert isinstance(failed.value.cause, CancelledError)
+
+
+async def test_the_calls_of_a_response_wait_for_days(stage: Stage) -> None:
+    stage.emulator.script(ONE, model="gpt")
+    async with stage.worker(tools=TOOLS) as temporal:
+        handle = await stage.start(flows.Ask.run, RunRef.of(await stage.new_response()), {})
+        assert isinstance(await handle.result(), Completed)
+        history = await temporal.get_workflow_handle(handle.id).fetch_history()
+    assert not any(b"answer_by" in event.SerializeToString() for event in history.events)
+
+
+REF = RunRef("thread.run", ("t", "r"))
+
+
+@pytest.mark.parametrize("times", [(None, None), (100.0, None), (None, 100.0), (100.0, 200.0), (200.0, 100.0)])
+def test_calls_are_answered_by_the_earlier_of_two_limits(times: tuple[float | None, float | None]) -> None:
+    expiry, timeout = times
+    fields = {"outcome": "NeedsCaller", "ref": REF.to_dict(), "calls": [{"id": "c", "name": "f"}]}
+    outcome = outcome_of_report(RunReport(outcome={**fields, "reason": "unanswered"}), WorkflowClient())
+    round_ = round_of(outcome, RunReport(answer_by=expiry), give_up_at=timeout)
+    assert round_ is not None
+    assert round_.answer_by == (100.0 if 100.0 in times else math.inf)
+
+
+# Follow-ups
+
+
+async def test_a_follow_up_that_has_ended_when_it_is_submitted(stage: Stage) -> None:
+    stage.emulator.script(Scenario(queued=0.0, working=0.0, rounds=((CALL,), (CALL,))), model="gpt")
+    stage.emulator.inject(Fault(on="submit", delay_after=0.1, times=None))
+    async with stage.worker(tools=TOOLS):
+        found = await stage.run(flows.Ask.run, RunRef.of(await stage.new_response()), {})
+    assert isinstance(found, Completed)
+    assert len(found.refs) == 3
+    assert sent(stage, "submit") == 2
