@@ -13,7 +13,7 @@ from shard_bench import TWO_ROUNDS, Bench, opened, start
 from temporalio.client import WorkflowFailureError
 
 from asyncruns import AnyOutcome, InvalidRequestError, Reason, RunRef, ToolContext, Toolset
-from asyncruns.temporal import EndedRun, Shards, answer_call, desk, shard
+from asyncruns.temporal import EndedRun, Shards, answer_call, desk, rounds, shard
 from asyncruns.temporal.activities import Activities
 from asyncruns.temporal.messages import STATE, WATCH_SHARD, ShardState
 from asyncruns.temporal.sizes import LARGEST_OUTPUTS
@@ -99,7 +99,10 @@ async def test_a_worker_that_can_t_watch_does_not_end_the_shard(
     assert failed == 2
 
 
-async def test_a_shard_waits_for_a_worker_with_its_toolset(stage: Stage, bench: Bench) -> None:
+async def test_a_shard_waits_for_a_worker_with_its_toolset(
+    stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "NOT_BEGUN_S", 0.2)
     stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=((WEATHER,),)), assistant_id="asst_1")
     stage.emulator.script(ENDS, assistant_id="asst_2")
     runs = [await stage.new_run(), await stage.new_run("asst_2")]
@@ -158,12 +161,12 @@ async def test_the_outputs_of_a_round_share_a_payload(stage: Stage) -> None:
         """Return a long text."""
         return "x" * (LARGEST_OUTPUTS // 2 - 100 if city == "Rome" else LARGEST_OUTPUTS // 2 + 100)
 
-    rounds = ((WEATHER, FunctionCall("get_weather", {"city": "Oslo"})), (WEATHER, WEATHER))
-    stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=rounds), assistant_id="asst_1")
-    runs = [await stage.new_run() for _ in range(4)]
+    asked = ((WEATHER, FunctionCall("get_weather", {"city": "Oslo"})), (WEATHER, WEATHER))
+    stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=asked), assistant_id="asst_1")
+    runs = [await stage.new_run() for _ in range(2)]
     async with stage.worker(tools=tools) as temporal:
         ended = await result_of(await start(stage, temporal, runs))
-    assert [each.outcome for each in ended] == ["Completed"] * 4
+    assert [each.outcome for each in ended] == ["Completed"] * 2
     for run in runs:
         first, second = stage.emulator.submitted(run.id)
         assert sorted(map(len, first.values()))[1] == LARGEST_OUTPUTS // 2 - 100
@@ -221,8 +224,8 @@ async def test_a_workflow_runs_so_many_tools_at_a_time(
         running -= 1
         return f"sunny in {city}"
 
-    rounds = ((WEATHER, WEATHER), (WEATHER,))
-    stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=rounds), assistant_id="asst_1")
+    asked = ((WEATHER, WEATHER), (WEATHER,))
+    stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=asked), assistant_id="asst_1")
     runs = [await stage.new_run() for _ in range(3)]
     async with stage.worker(tools=tools) as temporal:
         assert [each.outcome for each in await result_of(await start(stage, temporal, runs))] == ["Completed"] * 3
@@ -316,8 +319,8 @@ async def test_responses_lose_nothing_when_their_worker_is_replaced(
 ) -> None:
     monkeypatch.setattr(shard, "TO_START", timedelta(seconds=1))
     bench.pause = 0.3
-    rounds = ((WEATHER, WEATHER), (WEATHER,), (WEATHER,))
-    stage.emulator.script(Scenario(queued=0.0, working=0.1, rounds=rounds), model="gpt")
+    asked = ((WEATHER, WEATHER), (WEATHER,), (WEATHER,))
+    stage.emulator.script(Scenario(queued=0.0, working=0.1, rounds=asked), model="gpt")
     made = [await stage.new_response(tools=bench.tools.definitions(wire="responses")) for _ in range(4)]
     options = {"graceful_shutdown_timeout": timedelta(seconds=grace)}
     async with stage.worker(tools=bench.tools, on_outcome=bench.tell, worker=options) as temporal:

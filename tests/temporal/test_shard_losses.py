@@ -132,10 +132,12 @@ def worker_process(stage: Stage, file: Path) -> Iterator[subprocess.Popen[bytes]
 
 async def test_a_killed_worker_costs_one_poll_of_each_run(stage: Stage, bench: Bench, tmp_path: Path) -> None:
     stage.emulator.script(Scenario(queued=0.0, working=4.0), assistant_id="asst_1")
-    runs = [await stage.new_run() for _ in range(5)]
+    stage.emulator.script(Scenario(queued=0.0, working=0.0), assistant_id="asst_2")
     async with stage.worker() as temporal:
         pass
     with worker_process(stage, tmp_path / "calls"):
+        assert await result_of(await start(stage, temporal, [await stage.new_run("asst_2")])) == ["Completed"]
+        runs = [await stage.new_run() for _ in range(5)]
         shards = await start(stage, temporal, runs, heartbeat_timeout=1.0)
         await until_polled(stage, runs)
     async with asyncio.timeout(10):
