@@ -103,6 +103,7 @@ async def test_a_shard_waits_for_a_worker_with_its_toolset(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "NOT_BEGUN_S", 0.2)
+    monkeypatch.setattr(shard, "TO_START", timedelta(seconds=1))
     stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=((WEATHER,),)), assistant_id="asst_1")
     stage.emulator.script(ENDS, assistant_id="asst_2")
     runs = [await stage.new_run(), await stage.new_run("asst_2")]
