@@ -27,7 +27,7 @@ ADVICE: Final = (
 )
 
 
-def size_of(value: Any) -> int:
+def json_size(value: Any) -> int:
     """Return the size of a value as JSON, in bytes."""
     return len(msgspec.json.encode(value))
 
@@ -41,7 +41,7 @@ def check_fits(job: WatchJob) -> WatchJob:
     Raises:
         InvalidRequestError: It is larger than a payload may be.
     """
-    if (size := size_of(job)) > LARGEST_PAYLOAD:
+    if (size := json_size(job)) > LARGEST_PAYLOAD:
         raise InvalidRequestError(
             f"The run {job.token.ref} has {size} bytes with its outputs, and Temporal takes {LARGEST_PAYLOAD} in a "
             f"payload: return less, or {ADVICE}"
@@ -56,7 +56,7 @@ def fitting(result: CallResult, job: CallJob) -> CallResult:
     """Return a result; an error in its place if it is larger than its share of a payload."""
     most = math.inf if _is_unlimited() else MOST_OUTPUTS
     room = min(most, math.inf if job.room is None else job.room) / max(job.among, 1)
-    size = size_of(result.output)
+    size = json_size(result.output)
     if size <= room:
         return result
     told = (
@@ -86,7 +86,7 @@ def check_result(result: Any, what: str) -> None:
     Raises:
         ApplicationError: It is larger than a payload may be.
     """
-    if _is_unlimited() or (size := size_of(result)) <= LARGEST_PAYLOAD:
+    if _is_unlimited() or (size := json_size(result)) <= LARGEST_PAYLOAD:
         return
     raise ApplicationError(
         f"{what} has {size} bytes, and Temporal takes {LARGEST_PAYLOAD} in a payload: {ADVICE}",

@@ -183,7 +183,7 @@ def _check(options: WorkflowOptions) -> None:
     if options.get("observe_only") and (options.get("tools") or options.get("people")):
         raise InvalidRequestError("A watch with observe_only=True answers nothing: leave out tools and people")
     if not is_plain(options.get("label")):
-        raise InvalidRequestError(f"label must be plain JSON, since the history has it; got {options['label']!r}")
+        raise InvalidRequestError(f"label must be plain JSON, since the history has it; got {options.get('label')!r}")
 
 
 class WorkflowWatch:
