@@ -49,7 +49,7 @@ NOT_BEGUN_S: Final = 10.0
 """The first pause before an activity that could not begin is tried again."""
 RERUN_S: Final = 1.0
 """The first pause before a call runs again, so that one that ends its worker each time does not fill the history."""
-PAUSE_CEILING_S: Final = 300.0
+PAUSED_AT_MOST_S: Final = 300.0
 NOT_REGISTERED: Final = ("NotFoundError", "is not registered on this worker")
 """The type and a part of the message with which a worker without the plugin refuses an activity."""
 T = TypeVar("T")
@@ -202,11 +202,8 @@ async def _handled(round_: CallRound, how: Answering) -> dict[str, str]:
         task = asyncio.ensure_future(given)
         try:
             await workflow.wait([task], timeout=_seconds_to(round_.answer_by))
-            given = (
-                task.result()
-                if task.done()
-                else {call.id: TIMED_OUT_OUTPUT for call in whole if call.kind is not CallKind.APPROVAL}
-            )
+            late = [call.id for call in whole if call.kind is not CallKind.APPROVAL]
+            given = task.result() if task.done() else dict.fromkeys(late, TIMED_OUT_OUTPUT)
         finally:
             task.cancel()
     texts = {} if given is None else dict(texts_of(given))
@@ -309,7 +306,7 @@ def pauses(first: float) -> Iterator[float]:
     """Yield pauses in seconds, each twice as long as the one before, up to 5 minutes."""
     while True:
         yield first
-        first = min(2 * first, PAUSE_CEILING_S)
+        first = min(2 * first, PAUSED_AT_MOST_S)
 
 
 def has_not_begun(error: ActivityError) -> bool:
