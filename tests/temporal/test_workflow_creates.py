@@ -99,7 +99,7 @@ async def test_a_create_whose_worker_ends_is_found_by_its_key(stage: Stage) -> N
 
 
 async def test_a_busy_thread_is_an_error_or_waited_for(stage: Stage) -> None:
-    stage.emulator.script(Scenario(queued=0.02, working=0.7), assistant_id="asst_1")
+    stage.emulator.script(Scenario(queued=0.02, working=2.0), assistant_id="asst_1")
     async with stage.worker(tools=TOOLS):
         run = await stage.new_run()
         on_it = {**ASK, "thread_id": run.thread_id}
