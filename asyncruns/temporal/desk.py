@@ -15,10 +15,10 @@ from asyncruns.lifecycle import Call, CallKind, RunRef
 from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.messages import ANSWER, OPEN_CALLS, OpenCall, PersonsAnswer
 from asyncruns.temporal.search_attributes import note_waiting
-from asyncruns.temporal.sizes import LARGEST_PAYLOAD, size_of
+from asyncruns.temporal.sizes import LARGEST_PAYLOAD, json_size
 from asyncruns.watch.call_answerer import texts_of
 
-MOST_AT_ONCE: Final = 500
+MOST_TOOLS_AT_ONCE: Final = 500
 """Tools of a workflow that run at a time: the server refuses more than 2,000 pending activities of one workflow."""
 
 
@@ -33,7 +33,7 @@ class Desk:
         self._open: dict[tuple[str, ...], OpenCall] = {}
         self._outputs: dict[tuple[str, ...], str] = {}
         self._room: dict[tuple[str, ...], float] = {}  # bytes that an output may have
-        self.tools: asyncio.Semaphore = asyncio.Semaphore(MOST_AT_ONCE)
+        self.tools: asyncio.Semaphore = asyncio.Semaphore(MOST_TOOLS_AT_ONCE)
         workflow.set_query_handler(OPEN_CALLS, self.open_calls)
         workflow.set_update_handler(ANSWER, self._answer, validator=self._check)
 
@@ -89,7 +89,7 @@ class Desk:
         key, _ = self._find(answer)
         if key in self._outputs:
             raise InvalidRequestError(f"The call {answer.call_id!r} was answered already")
-        size, room = size_of(answer.output), self._room[key]
+        size, room = json_size(answer.output), self._room[key]
         if size > room:
             raise InvalidRequestError(
                 f"The output for the call {answer.call_id!r} has {size} bytes, and may have {room:.0f}: shorten it"

@@ -16,7 +16,7 @@ from asyncruns.errors import ForeignError
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle import Call, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.temporal.messages import RunReport
-from asyncruns.temporal.sizes import size_of
+from asyncruns.temporal.sizes import json_size
 from asyncruns.watch.handover import Token, token_in, token_text
 from asyncruns.watch.outcome import (
     AnyOutcome,
@@ -79,17 +79,17 @@ def has_outputs(token: Token) -> bool:
 
 def given_up(ref: RunRef, error: BaseException, reason: Reason) -> RunReport:
     """Return the report of a run that can't be watched, or no longer."""
-    cause = {"type": type(error).__name__, "message": shortened(str(error))}
+    cause = {"type": type(error).__name__, "message": cut_message(str(error))}
     fields = {"outcome": GaveUp.__name__, "ref": ref.to_dict(), "refs": [ref.to_dict()], "at": wall_time()}
     return RunReport(outcome={**fields, "reason": reason.value, "cause": cause})
 
 
-def shortened(text: str) -> str:
+def cut_message(text: str) -> str:
     """Return a text that is cut, if it is long."""
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."
 
 
-def asking(report: RunReport) -> RunReport:
+def asking_report(report: RunReport) -> RunReport:
     """Return the report of a run that waits for outputs, with no more of its body than a shard needs."""
     fields = dict(report.outcome or {})
     run = fields.get("run") or {}
@@ -97,14 +97,14 @@ def asking(report: RunReport) -> RunReport:
     return replace(report, outcome=fields)
 
 
-def finished(report: RunReport) -> RunReport:
+def finished_report(report: RunReport) -> RunReport:
     """Return the report of a watch that has finished, with no more of it than a shard keeps."""
     fields = {name: value for name, value in (report.outcome or {}).items() if name not in _LEFT_OUT}
     if fields.get("error"):
-        fields["error"] = {**fields["error"], "message": shortened(str(fields["error"].get("message", "")))}
+        fields["error"] = {**fields["error"], "message": cut_message(str(fields["error"].get("message", "")))}
     if fields.get("cause"):
-        fields["cause"] = {**fields["cause"], "message": shortened(str(fields["cause"].get("message", "")))}
-    token = report.token if report.token is not None and size_of(report.token) <= LARGEST_TOKEN else None
+        fields["cause"] = {**fields["cause"], "message": cut_message(str(fields["cause"].get("message", "")))}
+    token = report.token if report.token is not None and json_size(report.token) <= LARGEST_TOKEN else None
     return replace(report, outcome=fields, token=token)
 
 

@@ -36,7 +36,7 @@ from asyncruns.temporal.messages import (
     WatchJob,
 )
 from asyncruns.temporal.reports import needs_outputs
-from asyncruns.temporal.sizes import ADVICE, MOST_OUTPUTS, size_of
+from asyncruns.temporal.sizes import ADVICE, MOST_OUTPUTS, json_size
 from asyncruns.tools.context import RunFacts
 from asyncruns.watch.call_answerer import Calls, GivenOutputs, texts_of
 from asyncruns.watch.outcome import AnyOutcome
@@ -49,7 +49,7 @@ NOT_BEGUN_S: Final = 10.0
 """The first pause before an activity that could not begin is tried again."""
 RERUN_S: Final = 1.0
 """The first pause before a call runs again, so that one that ends its worker each time does not fill the history."""
-LONGEST_PAUSE_S: Final = 300.0
+PAUSED_AT_MOST_S: Final = 300.0
 NOT_REGISTERED: Final = ("NotFoundError", "is not registered on this worker")
 """The type and a part of the message with which a worker without the plugin refuses an activity."""
 T = TypeVar("T")
@@ -205,11 +205,8 @@ async def _handled(round_: CallRound, how: Answering) -> dict[str, str]:
         task = asyncio.ensure_future(given)
         try:
             await workflow.wait([task], timeout=_seconds_to(round_.answer_by))
-            given = (
-                task.result()
-                if task.done()
-                else {call.id: TIMED_OUT_OUTPUT for call in whole if call.kind is not CallKind.APPROVAL}
-            )
+            late = [call.id for call in whole if call.kind is not CallKind.APPROVAL]
+            given = task.result() if task.done() else dict.fromkeys(late, TIMED_OUT_OUTPUT)
         finally:
             task.cancel()
     texts = {} if given is None else dict(texts_of(given))
@@ -222,7 +219,7 @@ async def _handled(round_: CallRound, how: Answering) -> dict[str, str]:
 
 
 def _size_of(outputs: Mapping[str, str]) -> int:
-    return sum(map(size_of, outputs.values()))
+    return sum(map(json_size, outputs.values()))
 
 
 def _seconds_to(at: float) -> float | None:
@@ -270,7 +267,7 @@ async def _result_of(call: Call, round_: CallRound, how: Answering) -> CallResul
         await workflow.sleep(next(pause))
 
 
-class Job(Protocol):
+class HeartbeatJob(Protocol):
     """What an activity is given."""
 
     @property
@@ -280,7 +277,7 @@ class Job(Protocol):
 
 
 async def run_activity(
-    activity: str, job: Job, result_type: type[T], retry_policy: RetryPolicy | None, summary: str
+    activity: str, job: HeartbeatJob, result_type: type[T], retry_policy: RetryPolicy | None, summary: str
 ) -> T:
     """Run an activity; one with a single attempt again, after pauses, for as long as no worker can begin it.
 
@@ -314,7 +311,7 @@ def pauses(first: float) -> Iterator[float]:
     """Yield pauses in seconds, each twice as long as the one before, up to 5 minutes."""
     while True:
         yield first
-        first = min(2 * first, LONGEST_PAUSE_S)
+        first = min(2 * first, PAUSED_AT_MOST_S)
 
 
 def has_not_begun(error: ActivityError) -> bool:

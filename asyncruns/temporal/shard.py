@@ -20,11 +20,11 @@ from temporalio.exceptions import ActivityError
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.desk import desk
 from asyncruns.temporal.messages import RunReport, Shard, ShardJob, ShardReport, ShardRun, ShardState
-from asyncruns.temporal.reports import outcome_of_report, shortened
+from asyncruns.temporal.reports import cut_message, outcome_of_report
 from asyncruns.temporal.rounds import LONGEST, ONCE, is_leaving, round_of
 from asyncruns.temporal.shard_rounds import ShardRounds
 from asyncruns.temporal.shard_runs import ShardRuns
-from asyncruns.temporal.sizes import LARGEST_HISTORY_INPUT, LARGEST_OUTPUTS, size_of
+from asyncruns.temporal.sizes import LARGEST_HISTORY_INPUT, LARGEST_OUTPUTS, json_size
 from asyncruns.temporal.workflow_client import WorkflowClient
 
 TO_START: Final = timedelta(seconds=10)
@@ -145,7 +145,7 @@ class ShardWorkflow:
 
     async def _lost_fleet(self, error: ActivityError) -> None:
         """Note that the fleet is lost, so that a new one is made: at once, after pauses if it fails again."""
-        self._host, self._trouble = "", f"; the fleet was lost: {shortened(str(error.cause))}"
+        self._host, self._trouble = "", f"; the fleet was lost: {cut_message(str(error.cause))}"
         self._polls, self._fleet_polls = self._polls + self._fleet_polls, 0
         self._show()
         if self._failures:
@@ -219,7 +219,7 @@ class ShardWorkflow:
         return (
             self._is_long()
             and not self._runs.is_answering
-            and size_of(self._runs.next_shard(self._shard, self._host, 0)) <= LARGEST_HISTORY_INPUT
+            and json_size(self._runs.next_shard(self._shard, self._host, 0)) <= LARGEST_HISTORY_INPUT
         )
 
     async def _begin_anew(self) -> NoReturn:

@@ -24,15 +24,13 @@ from asyncruns.fleet.fleet import ADDED_AT_ONCE
 from asyncruns.lifecycle import Phase, Reason, StatusChanged
 from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
 from asyncruns.temporal.reports import (
-    asking,
-    finished,
     given_up,
     has_outputs,
     needs_outputs,
     outcome_of_report,
     report_of,
 )
-from asyncruns.temporal.sizes import first_piece, size_of
+from asyncruns.temporal.sizes import first_piece, json_size
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.handover import Token, token_text
@@ -188,9 +186,9 @@ class ShardFleet:
         outcome = await watch
         report = report_of(outcome, watch)
         if self._cancels or options.get("observe_only") or not needs_outputs(outcome):
-            return outcome, finished(report), False
-        report = asking(report)
-        if (size := size_of(report)) > self._largest_report:
+            return outcome, finished_report(report), False
+        report = asking_report(report)
+        if (size := json_size(report)) > self._largest_report:
             error = InvalidRequestError(
                 f"The calls of the run have {size} bytes, and {self._largest_report:.0f} can be passed on in a shard"
             )

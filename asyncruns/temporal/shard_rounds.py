@@ -15,7 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from asyncruns.lifecycle import Reason
-from asyncruns.temporal.desk import MOST_AT_ONCE
+from asyncruns.temporal.desk import MOST_TOOLS_AT_ONCE
 from asyncruns.temporal.messages import FOLLOW_UP, TELL, RunReport, Shard, WatchJob
 from asyncruns.temporal.reports import given_up, needs_outputs, outcome_of_report, report_of
 from asyncruns.temporal.rounds import (
@@ -58,7 +58,9 @@ class ShardRounds:
         self._runs = runs
         self._show = show
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)  # for what follows the calls, as the desk has them for tools
+        self._slots = asyncio.Semaphore(
+            MOST_TOOLS_AT_ONCE
+        )  # for what follows the calls, as the desk has them for tools
         self._answering = Answering(
             tools=None if shard.options.get("observe_only") else shard.tools,
             people=frozenset(shard.people),

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from asyncruns.lifecycle.records import WatchRecord
 from asyncruns.temporal.messages import EndedRun, Shard, ShardRun
-from asyncruns.temporal.reports import LARGEST_TOKEN, shortened
+from asyncruns.temporal.reports import LARGEST_TOKEN, cut_message
 from asyncruns.temporal.rounds import RoundProgress
-from asyncruns.temporal.sizes import first_piece, size_of
+from asyncruns.temporal.sizes import first_piece, json_size
 from asyncruns.watch.handover import Token, with_outputs
 from asyncruns.watch.outcome import AnyOutcome
 
@@ -45,7 +45,7 @@ class ShardRuns:
         self.rounds: dict[str, RoundProgress] = {}
         self.later: dict[str, None] = {}
         self._adding: tuple[str, ...] = ()
-        self._ended_size = sum(map(size_of, self.ended))
+        self._ended_size = sum(map(json_size, self.ended))
 
     @property
     def has_watched(self) -> bool:
@@ -94,13 +94,13 @@ class ShardRuns:
     # What has changed
 
     def pass_on(self, key: str, token: Token, *, answered: int = 0) -> None:
-        """Let the fleet watch a run again, in a turn of its own, with what has come since."""
+        """Pass a run on to the fleet again, in a turn of its own, with what has come since."""
         run = self.open[key]
         self.open[key] = replace(run, token=token, turn=run.turn + 1, rounds=run.rounds + answered)
         self.again[key] = None
 
     def put_off(self, key: str) -> None:
-        """Let the calls of a run wait for the next history: the run is watched again there, and asks for them."""
+        """Put the calls of a run off to the next history: the run is watched again there, and asks for them."""
         run = self.open[key]
         self.open[key] = replace(run, turn=run.turn + 1)
         self.later[key] = None
@@ -114,7 +114,7 @@ class ShardRuns:
     def finish(self, key: str, outcome: AnyOutcome[Any]) -> None:
         """Note how the watch of a run has finished."""
         token = self.open.pop(key).token
-        is_kept = outcome.reason is not None and token.record is not None and size_of(token) <= LARGEST_TOKEN
+        is_kept = outcome.reason is not None and token.record is not None and json_size(token) <= LARGEST_TOKEN
         ended = EndedRun(
             ref=outcome.ref,
             outcome=type(outcome).__name__,
@@ -122,12 +122,12 @@ class ShardRuns:
             at=outcome.at,
             reason="" if outcome.reason is None else outcome.reason.value,
             error=None if outcome.error is None else _cut(outcome.error.to_dict()),
-            cause="" if outcome.cause is None else shortened(str(outcome.cause)),
+            cause="" if outcome.cause is None else cut_message(str(outcome.cause)),
             token=token if is_kept else None,
         )
-        if self._ended_size + (size := size_of(ended)) > MOST_ENDED:
+        if self._ended_size + (size := json_size(ended)) > MOST_ENDED:
             ended = replace(ended, error=None, cause="", token=None)
-            size = size_of(ended)
+            size = json_size(ended)
         self._ended_size += size
         self.ended.append(ended)
 
@@ -155,7 +155,7 @@ class ShardRuns:
 
 
 def _cut(error: dict[str, Any]) -> dict[str, Any]:
-    return {"code": str(error.get("code"))[:80], "message": shortened(str(error.get("message", "")))}
+    return {"code": str(error.get("code"))[:80], "message": cut_message(str(error.get("message", "")))}
 
 
 def _bare(token: Token) -> Token:

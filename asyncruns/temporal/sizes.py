@@ -24,7 +24,7 @@ MOST_OUTPUTS: Final = 1_900_000
 """Bytes that the outputs of a round may have: they are submitted with what else is known of the run."""
 LARGEST_HISTORY_INPUT: Final = 1_800_000
 """Bytes of what a new history of a shard begins with."""
-PIECE: Final = 1_000_000
+LARGEST_PIECE: Final = 1_000_000
 """Bytes of a piece of a list that is passed on in pieces."""
 LARGEST_REPORT: Final = 700_000
 """Bytes of the report of a run of a shard, which has the arguments of its calls twice."""
@@ -36,16 +36,16 @@ ADVICE: Final = (
 )
 
 
-def size_of(value: Any) -> int:
+def json_size(value: Any) -> int:
     """Return the size of a value as JSON, in bytes."""
     return len(msgspec.json.encode(value))
 
 
-def first_piece(values: Sequence[Any], most: int = PIECE) -> int:
+def first_piece(values: Sequence[Any], most: int = LARGEST_PIECE) -> int:
     """Return how many of the values, from the first one on, have no more bytes than this; at least one."""
     total = 0
     for number, value in enumerate(values):
-        total += size_of(value)
+        total += json_size(value)
         if number and total > most:
             return number
     return len(values)
@@ -60,7 +60,7 @@ def check_fits(job: WatchJob) -> WatchJob:
     Raises:
         InvalidRequestError: It is larger than a payload may be.
     """
-    if (size := size_of(job)) > LARGEST_PAYLOAD:
+    if (size := json_size(job)) > LARGEST_PAYLOAD:
         raise InvalidRequestError(
             f"The run {job.token.ref} has {size} bytes with its outputs, and Temporal takes {LARGEST_PAYLOAD} in a "
             f"payload: return less, or {ADVICE}"
@@ -75,7 +75,7 @@ def fitting(result: CallResult, job: CallJob) -> CallResult:
     """Return a result; an error in its place if it is larger than its share of a payload."""
     most = math.inf if is_unlimited() else MOST_OUTPUTS
     room = min(most, math.inf if job.room is None else job.room) / max(job.among, 1)
-    size = size_of(result.output)
+    size = json_size(result.output)
     if size <= room:
         return result
     told = (
@@ -105,7 +105,7 @@ def check_result(result: Any, what: str) -> None:
     Raises:
         ApplicationError: It is larger than a payload may be.
     """
-    if is_unlimited() or (size := size_of(result)) <= LARGEST_PAYLOAD:
+    if is_unlimited() or (size := json_size(result)) <= LARGEST_PAYLOAD:
         return
     raise ApplicationError(
         f"{what} has {size} bytes, and Temporal takes {LARGEST_PAYLOAD} in a payload: {ADVICE}",

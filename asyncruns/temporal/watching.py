@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, Unpack, cast
 
@@ -133,8 +132,9 @@ async def watch(
         token: What `token` of an outcome returned, to go on with that watch.
         **options: As for `Client.watch`, but for these:
 
-            - `tools`: The name of the toolset that the workers have: `Toolset(name=...)`. Default "": the one without
-              a name. None for no tools.
+            - `tools`: The name of the toolset that the workers have: `Toolset(name=...)`; a call waits for a worker
+              that has it. Default "": the one without a name; on a worker without one, the calls are the caller's.
+              None for no tools.
             - `on_requires_action`: A function in the workflow, called first with the calls of each round; it may be
               async, and wait for a signal. It returns outputs by call id; what it leaves out goes to people and tools.
               What it raises ends the watch.
@@ -149,7 +149,8 @@ async def watch(
         The outcome, as for `Client.watch`. Its `text()` fetches the messages by an activity.
 
     Raises:
-        InvalidRequestError: The arguments do not name a run, or an option is unusable.
+        InvalidRequestError: The arguments do not name a run, or an option is unusable; or outputs are too large for
+            Temporal.
         Exception: What `on_requires_action` raised.
     """
     _check(options)
@@ -183,7 +184,7 @@ def _check(options: WorkflowOptions) -> None:
     if options.get("observe_only") and (options.get("tools") or options.get("people")):
         raise InvalidRequestError("A watch with observe_only=True answers nothing: leave out tools and people")
     if not is_plain(options.get("label")):
-        raise InvalidRequestError(f"label must be plain JSON, since the history has it; got {options['label']!r}")
+        raise InvalidRequestError(f"label must be plain JSON, since the history has it; got {options.get('label')!r}")
 
 
 class WorkflowWatch:
@@ -398,10 +399,10 @@ async def _created(request: dict[str, Any], options: WorkflowOptions) -> RunRepo
         return await asyncio.shield(creating)
     except asyncio.CancelledError:
         if options.get("on_exit") == "cancel":
-            with suppress(AsyncRunsError):  # there may be none, and nobody waits for it any more
-                report = await creating
-                if report.token is not None:
-                    await WorkflowWatch(report.token, options)._cancel_run()
+            await workflow.wait([creating], timeout=CREATE_WITHIN.total_seconds())  # it may not even have begun
+            if creating.done() and creating.exception() is None and (token := creating.result().token) is not None:
+                await WorkflowWatch(token, options)._cancel_run()
+            creating.cancel()
         raise
 
 

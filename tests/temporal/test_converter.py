@@ -91,7 +91,8 @@ def test_aliases_may_contain_themselves() -> None:
 def test_an_outcome_may_be_missing() -> None:
     fields = {"outcome": "Completed", "ref": {"dialect": "thread.run", "ids": ["t", "r"]}, "status": "completed"}
     outcome = outcome_of_report(RunReport(outcome=fields), WorkflowClient())
-    found = passed(outcome, AnyOutcome[Any] | None)
+    hint: Any = AnyOutcome
+    found = passed(outcome, hint | None)
     assert isinstance(found, Completed)
     assert found.ref == outcome.ref
-    assert passed(None, AnyOutcome[Any] | None) is None
+    assert passed(None, hint | None) is None

@@ -39,4 +39,5 @@ async def config_of(given: Any) -> WorkerConfig:
     async with Client("http://127.0.0.1:1", api_key="test") as client:
         plugin = AsyncRunsPlugin(client)
         temporal = await TemporalClient.connect("127.0.0.1:1", lazy=True, plugins=[plugin])
-        return plugin.configure_worker(WorkerConfig(client=temporal, task_queue="q", **given))
+        config: Any = {"client": temporal, "task_queue": "q", **given}
+        return plugin.configure_worker(config)

@@ -18,7 +18,7 @@ from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
 from asyncruns.temporal.reports import LONGEST_MESSAGE, calls_in
 from asyncruns.temporal.resident_fleets import ResidentFleets
 from asyncruns.temporal.shard_fleet import ShardFleet
-from asyncruns.temporal.sizes import PIECE, size_of
+from asyncruns.temporal.sizes import LARGEST_PIECE, json_size
 from asyncruns.testing import Emulator, FunctionCall, Scenario
 from asyncruns.watch.handover import Token, with_outputs
 
@@ -103,7 +103,7 @@ async def test_reports_that_do_not_fit_are_left_for_the_next_time_which_is_at_on
         async with asyncio.timeout(10):
             first = await fleet.changes(ShardJob(shard="s", gather=2.0))
             assert 1 <= len(first) < 5
-            assert size_of(first) <= PIECE + 1_000
+            assert json_size(first) <= LARGEST_PIECE + 1_000
             rest: list[RunReport] = []
             while len(rest) < 5 - len(first):
                 rest += await asyncio.wait_for(fleet.changes(ShardJob(shard="s", gather=9.0)), 1.0)

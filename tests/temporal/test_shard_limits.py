@@ -212,7 +212,7 @@ async def test_a_person_s_answer_that_is_too_large_is_refused(stage: Stage, benc
 async def test_a_workflow_runs_so_many_tools_at_a_time(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(desk, "MOST_TOOLS_AT_ONCE", 2)
     tools, running, most = Toolset(), 0, 0
 
     @tools.tool

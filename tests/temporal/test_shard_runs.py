@@ -13,7 +13,7 @@ from asyncruns.temporal.messages import Shard, ShardRun, ShardState
 from asyncruns.temporal.rounds import RoundProgress
 from asyncruns.temporal.shard_runs import CANCELLED_AT_ONCE, ShardRuns
 from asyncruns.temporal.shards import MOST_RUNS
-from asyncruns.temporal.sizes import LARGEST_PAYLOAD, PIECE, first_piece, size_of
+from asyncruns.temporal.sizes import LARGEST_PAYLOAD, LARGEST_PIECE, first_piece, json_size
 from asyncruns.watch.handover import Token, with_outputs
 from asyncruns.watch.outcome_clients import LeftBehind
 
@@ -42,7 +42,7 @@ def key(number: int) -> str:
 @pytest.mark.parametrize("message", ["gone", "é" * 5_000])
 def test_a_full_shard_fits_into_a_payload_whatever_became_of_its_runs(message: str) -> None:
     runs = ShardRuns(shard_of(MOST_RUNS))
-    assert size_of(shard_of(MOST_RUNS)) < LARGEST_PAYLOAD
+    assert json_size(shard_of(MOST_RUNS)) < LARGEST_PAYLOAD
     for number in range(MOST_RUNS):
         runs.pass_on(key(number), with_outputs(Token(ref=ref_of(number)), [call_of(1_000)]))
         kind = (Failed, GaveUp, NeedsCaller)[number % 3]
@@ -58,8 +58,8 @@ def test_a_full_shard_fits_into_a_payload_whatever_became_of_its_runs(message: s
         )
     state = ShardState(ended=runs.ended)
     assert len(state.ended) == MOST_RUNS
-    assert size_of(state) < LARGEST_PAYLOAD
-    assert size_of(runs.next_shard(shard_of(0), "host", 0)) < LARGEST_PAYLOAD
+    assert json_size(state) < LARGEST_PAYLOAD
+    assert json_size(runs.next_shard(shard_of(0), "host", 0)) < LARGEST_PAYLOAD
     assert state.ended[1].token is not None
     assert state.ended[1].cause.startswith(message[:100])
     assert state.ended[-1].token is None  # there is no more room
@@ -82,11 +82,11 @@ def test_runs_with_large_outputs_are_given_to_a_fleet_in_pieces() -> None:
         runs.added(is_certain=True)
     assert [len(piece) for piece in pieces] == [2, 2, 2]
     assert [run.key for piece in pieces for run in piece] == [key(number) for number in range(6)]
-    assert all(size_of(piece) <= PIECE for piece in pieces)
+    assert all(json_size(piece) <= LARGEST_PIECE for piece in pieces)
 
 
 def test_a_value_that_is_larger_than_a_piece_is_a_piece_of_its_own() -> None:
-    assert first_piece(["x" * PIECE, "y"]) == 1
+    assert first_piece(["x" * LARGEST_PIECE, "y"]) == 1
     assert first_piece([]) == 0
 
 
@@ -133,7 +133,7 @@ def test_runs_are_cancelled_in_pieces_without_their_outputs() -> None:
         runs.pass_on(key(number), with_outputs(Token(ref=ref_of(number)), [call_of(400_000)]))
     pieces = list(runs.to_cancel())
     assert [len(piece) for piece in pieces] == [CANCELLED_AT_ONCE, 1]
-    assert size_of(pieces[0]) < 100_000
+    assert json_size(pieces[0]) < 100_000
     assert pieces[0][0].turn == 1
 
 
@@ -144,6 +144,6 @@ def test_outputs_with_which_runs_have_gone_on_are_discarded() -> None:
     runs.settle(key(0), 0)  # of an earlier turn
     runs.settle(key(1), 1)
     runs.settle(key(2), 0)  # it has ended
-    assert size_of(runs.open[key(0)]) > 400_000
-    assert size_of(runs.open[key(1)]) < 1_000
+    assert json_size(runs.open[key(0)]) > 400_000
+    assert json_size(runs.open[key(1)]) < 1_000
     assert runs.open[key(1)].turn == 1

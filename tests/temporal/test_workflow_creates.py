@@ -11,6 +11,7 @@ import flows
 import pytest
 from dev_server import Stage
 from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import CancelledError
 
 from asyncruns import Completed, InvalidRequestError, Toolset
 from asyncruns.temporal import run_and_wait
@@ -99,7 +100,7 @@ async def test_a_create_whose_worker_ends_is_found_by_its_key(stage: Stage) -> N
 
 
 async def test_a_busy_thread_is_an_error_or_waited_for(stage: Stage) -> None:
-    stage.emulator.script(Scenario(queued=0.02, working=0.7), assistant_id="asst_1")
+    stage.emulator.script(Scenario(queued=0.02, working=2.0), assistant_id="asst_1")
     async with stage.worker(tools=TOOLS):
         run = await stage.new_run()
         on_it = {**ASK, "thread_id": run.thread_id}
@@ -130,6 +131,20 @@ async def test_what_was_being_created_when_the_workflow_was_cancelled_is_cancell
         with pytest.raises(WorkflowFailureError):
             await handle.result()
     assert acted(stage, "create_run") == acted(stage, "cancel") == 1
+
+
+async def test_a_create_that_fails_does_not_hide_that_the_workflow_was_cancelled(stage: Stage) -> None:
+    stage.emulator.script(NONE, assistant_id="asst_1")
+    stage.emulator.inject(Fault(on="create_run", delay_before=0.5, status=403))
+    async with stage.worker(tools=TOOLS):
+        handle = await stage.start(flows.AskNew.run, {**ASK, "on_exit": "cancel"})
+        while not sent(stage, "create_run"):
+            await asyncio.sleep(0.01)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+    assert isinstance(failed.value.cause, CancelledError)
+    assert sent(stage, "cancel") == []
 
 
 async def test_a_refused_create_ends_the_workflow_with_what_the_server_said(stage: Stage) -> None:

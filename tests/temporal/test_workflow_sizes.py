@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import flows
 import pytest
@@ -72,7 +73,7 @@ async def test_a_run_that_no_payload_can_hold_is_refused_unless_there_is_a_codec
         assert len(await found.text()) == 2_100_000
 
 
-async def refused(stage: Stage, *args: object) -> str:
+async def refused(stage: Stage, *args: Any) -> str:
     with pytest.raises(WorkflowFailureError) as failed:
         await stage.run(*args)
     return str(failed.value.cause)

@@ -250,7 +250,7 @@ class Without(AsyncRunsPlugin):
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
         config = super().configure_worker(config)
-        activities = [each for each in config["activities"] if name_of(each) != self.lacks]
+        activities = [each for each in config.get("activities", ()) if name_of(each) != self.lacks]
         return {**config, "activities": activities}
 
 
