@@ -77,7 +77,7 @@ def has_outputs(token: Token) -> bool:
     return token.record is not None and any(call.output is not None for call in token.record.calls)
 
 
-def given_up(ref: RunRef, error: BaseException, reason: Reason) -> RunReport:
+def report_of_error(ref: RunRef, error: BaseException, reason: Reason) -> RunReport:
     """Return the report of a run that can't be watched, or no longer."""
     cause = {"type": type(error).__name__, "message": cut_message(str(error))}
     fields = {"outcome": GaveUp.__name__, "ref": ref.to_dict(), "refs": [ref.to_dict()], "at": wall_time()}

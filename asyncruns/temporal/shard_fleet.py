@@ -24,11 +24,13 @@ from asyncruns.fleet.fleet import ADDED_AT_ONCE
 from asyncruns.lifecycle import Phase, Reason, StatusChanged
 from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
 from asyncruns.temporal.reports import (
-    given_up,
+    asking_report,
+    finished_report,
     has_outputs,
     needs_outputs,
     outcome_of_report,
     report_of,
+    report_of_error,
 )
 from asyncruns.temporal.sizes import first_piece, json_size
 from asyncruns.user_code import Raised
@@ -223,7 +225,7 @@ class ShardFleet:
 
 
 def _given_up(run: ShardRun, error: Exception, reason: Reason) -> tuple[AnyOutcome[Any], RunReport, bool]:
-    report = given_up(run.token.ref, error, reason)
+    report = report_of_error(run.token.ref, error, reason)
     return outcome_of_report(report, LeftBehind()), report, False
 
 

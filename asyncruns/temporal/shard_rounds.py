@@ -17,7 +17,7 @@ from temporalio.exceptions import ActivityError
 from asyncruns.lifecycle import Reason
 from asyncruns.temporal.desk import MOST_TOOLS_AT_ONCE
 from asyncruns.temporal.messages import FOLLOW_UP, TELL, RunReport, Shard, WatchJob
-from asyncruns.temporal.reports import given_up, needs_outputs, outcome_of_report, report_of
+from asyncruns.temporal.reports import needs_outputs, outcome_of_report, report_of, report_of_error
 from asyncruns.temporal.rounds import (
     ONCE,
     POLL_RETRIES,
@@ -58,9 +58,7 @@ class ShardRounds:
         self._runs = runs
         self._show = show
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(
-            MOST_TOOLS_AT_ONCE
-        )  # for what follows the calls, as the desk has them for tools
+        self._slots = asyncio.Semaphore(MOST_TOOLS_AT_ONCE)  # for what follows calls, as the desk for tools
         self._answering = Answering(
             tools=None if shard.options.get("observe_only") else shard.tools,
             people=frozenset(shard.people),
@@ -137,7 +135,9 @@ class ShardRounds:
         """Finish the watch of a run whose calls, or what followed them, raised an unexpected error."""
         token = self._runs.open[key].token
         cause = error.cause if isinstance(error, ActivityError) and error.cause else error
-        await self._tell(key, token, outcome_of_report(given_up(token.ref, cause, Reason.BROKE), WorkflowClient()))
+        await self._tell(
+            key, token, outcome_of_report(report_of_error(token.ref, cause, Reason.BROKE), WorkflowClient())
+        )
 
     async def _tell(self, key: str, token: Token, outcome: AnyOutcome[Any]) -> None:
         """Finish a watch in a way that the fleet has not told."""
