@@ -111,7 +111,7 @@ class RoundResult(Struct, frozen=True, kw_only=True):
 
 
 def round_of(
-    outcome: AnyOutcome[Any], report: RunReport, *, give_up_at: float | None = None, room: int = MOST_OUTPUTS
+    outcome: AnyOutcome[Any], report: RunReport, *, give_up_at: float | None = None, room: int | None = None
 ) -> CallRound | None:
     """Return the calls that are to be answered in a workflow; None if the outcome is not for the workflow.
 
@@ -119,7 +119,7 @@ def round_of(
         outcome: The outcome that the report has.
         report: What an activity has found.
         give_up_at: When the watch gives up, in seconds since the epoch; None if the expiry of the run decides.
-        room: How many bytes the outputs may have together, if there is a limit.
+        room: How many bytes the outputs may have together, if there is a limit; by default `MOST_OUTPUTS`.
     """
     if not needs_outputs(outcome):
         return None
@@ -129,7 +129,7 @@ def round_of(
         calls=outcome.calls,
         metadata=dict(metadata) if isinstance(metadata, Mapping) else {},
         answer_by=min((at for at in (report.answer_by, give_up_at) if at is not None), default=math.inf),
-        room=room if report.is_limited else math.inf,
+        room=(room or MOST_OUTPUTS) if report.is_limited else math.inf,
     )
 
 
