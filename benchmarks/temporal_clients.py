@@ -201,7 +201,7 @@ async def start_and_wait(temporal: TemporalClient, runs: int, size: int) -> None
 
     await asyncio.gather(*map(start, range(0, runs, size)))
     while len(temporal_told.times) < runs:  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
 
 
 # Shards
@@ -233,7 +233,7 @@ async def measure(name: str, task: Task) -> Figures:
     costs = Costs(task.server_pid)
     watching = asyncio.ensure_future(CLIENTS[name](task, costs))
     while len(temporal_told.times) < task.runs and not watching.done():  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
     found = costs.figures(task.runs)  # before the worker is shut down
     await watching
     report = await asyncio.to_thread(report_of, task.base_url)
