@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "asyncruns"
 ROOMS = (
     "_version", "_private", "errors", "wire", "http", "sse", "limits", "cadence", "lifecycle", "abc", "user_code",
     "_loop", "transport", "dialects", "schemas", "tools", "streams", "journal", "timeline", "watch", "resources",
-    "fleet", "client", "otel", "testing", "cli", "__main__",
+    "fleet", "client", "otel", "temporal", "testing", "cli", "__main__",
 )  # fmt: skip
 PURE = ("lifecycle", "cadence", "http", "sse", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}
@@ -30,7 +30,12 @@ AIOHTTP = {
     "transport/unreachable.py",
     "testing/",
 }
-ONLY_AT = {"aiohttp": AIOHTTP, "tenacity": {"transport/retry.py"}, "httptools": {"transport/httptools_connection.py"}}
+ONLY_AT = {
+    "aiohttp": AIOHTTP,
+    "temporalio": {"temporal/"},
+    "tenacity": {"transport/retry.py"},
+    "httptools": {"transport/httptools_connection.py"},
+}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -41,7 +41,7 @@ def main(options: argparse.Namespace) -> int:
         version=version_of(options),
     )
     return run(
-        watch(
+        watch_runs(
             client,
             options.id,
             options.run_id,
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
     )
 
 
-async def watch(
+async def watch_runs(
     client: Client,
     id: str,
     run_id: str | None,

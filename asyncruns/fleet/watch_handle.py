@@ -314,6 +314,19 @@ class Watch(AsyncOnly, Generic[R]):
         return self._member.polls
 
     @property
+    def _next_poll_at(self) -> float:
+        """When the next poll is due, by the loop's clock; infinity if none is planned, or while one is in flight."""
+        return self._member.poll_at
+
+    @property
+    def _answer_by(self) -> float:
+        """When the calls of the run must be answered, by the loop's clock: it expires then, or this watch times out.
+
+        Infinity if there is no limit, or none is known.
+        """
+        return self._member.machine.answer_by
+
+    @property
     def outcome(self) -> AnyOutcome[R] | None:
         """How the watch finished; None while it is active."""
         is_final = self._member.has_ended or not self._hub.is_running

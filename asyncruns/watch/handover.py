@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import Journal, RunClient
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import End, EndKind, Reason, RunLifecycle, RunRef
+from asyncruns.lifecycle import Call, End, EndKind, Reason, RunLifecycle, RunRef
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call, key_of_run
 from asyncruns.wire.plain import is_plain, plain_value
 
@@ -120,7 +120,7 @@ def token_for(ref: RunRef, refs: tuple[RunRef, ...], label: object, handed: Hand
         client: The client of the watch.
     """
     if handed.is_kept:
-        return _text_of(Token(ref=ref, key=handed.key))
+        return token_text(Token(ref=ref, key=handed.key))
     record = WatchRecord(
         key=handed.key or key_of_run(refs[0]),
         ref=ref,
@@ -137,7 +137,30 @@ def token_for(ref: RunRef, refs: tuple[RunRef, ...], label: object, handed: Hand
     except InvalidRequestError as error:
         lacks = str(error)
     given = None if parameters is None else {**parameters}
-    return _text_of(Token(ref=ref, key=handed.key, record=record, parameters=given, lacks=lacks))
+    return token_text(Token(ref=ref, key=handed.key, record=record, parameters=given, lacks=lacks))
+
+
+def token_of(ref: RunRef, label: object, client: RunClient[Any]) -> Token:
+    """Return the token of a watch that is to begin, without a journal; a label that is no plain JSON is left out."""
+    return token_in(token_for(ref, (ref,), label, HandedOver(), client))
+
+
+def with_outputs(token: Token, outputs: Iterable[tuple[Call, str, bool]], *, is_unsure: bool = False) -> Token:
+    """Return a token whose watch submits these outputs, if the run asks for them.
+
+    Args:
+        token: A token without a journal.
+        outputs: Calls, each with the text of its output, and whether that is an error of ours.
+        is_unsure: Whether they may have been submitted already, and a poll can't show that.
+    """
+    record = token.record or WatchRecord(key=key_of_run(token.ref), ref=token.ref, refs=(token.ref,))
+    given = [
+        CallRecord(key=key_of_call(call), call_id=call.id, output=_written(text), failed=failed)
+        for call, text, failed in outputs
+    ]
+    calls = {call.key: call for call in (*record.calls, *given)}
+    submitting = tuple(call.key for call in given) if is_unsure else record.submitting
+    return replace(token, record=replace(record, calls=tuple(calls.values()), submitting=submitting))
 
 
 def token_in(text: object) -> Token:
@@ -192,7 +215,8 @@ def check_has_journal(token: Token, journal: Journal | None) -> None:
         )
 
 
-def _text_of(token: Token) -> str:
+def token_text(token: Token) -> str:
+    """Return a token as the text that callers get."""
     said = msgspec.to_builtins(token)
     if (record := said.get("record")) is not None:
         record["calls"] = [_without(call, (None, False, 0.0)) for call in record["calls"]]

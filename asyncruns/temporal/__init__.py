@@ -1,0 +1,26 @@
+"""Waits for runs from workflows of Temporal, on many machines. Needs the extra `asyncruns[temporal]`.
+
+Public: `AsyncRunsPlugin` for workers, `watch` and `run_and_wait` for workflows,
+`start_shards` for thousands of runs, `open_calls` and `answer_call` for people.
+"""
+
+from __future__ import annotations
+
+from asyncruns.temporal.messages import EndedRun, OpenCall
+from asyncruns.temporal.people import answer_call, open_calls
+from asyncruns.temporal.plugin import AsyncRunsPlugin
+from asyncruns.temporal.shards import Shards, start_shards
+from asyncruns.temporal.watching import WorkflowOptions, run_and_wait, watch
+
+__all__ = [
+    "AsyncRunsPlugin",
+    "EndedRun",
+    "OpenCall",
+    "Shards",
+    "WorkflowOptions",
+    "answer_call",
+    "open_calls",
+    "run_and_wait",
+    "start_shards",
+    "watch",
+]

@@ -1,0 +1,344 @@
+"""The activities of a worker: all that is sent to the server of the runs, and all that tools do.
+
+An activity must not cancel a run because it is cancelled itself: its worker may only be stopping, and another one goes
+on. The workflow says when a run is to be cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from asyncruns._loop import loop_time, wall_time
+from asyncruns.client.client import Client
+from asyncruns.errors import (
+    APIStatusError,
+    AsyncRunsError,
+    CallNotAnsweredError,
+    ConfigurationError,
+    InvalidRequestError,
+)
+from asyncruns.fleet import Watch
+from asyncruns.lifecycle import OutputsSubmitted, RunRef
+from asyncruns.temporal import messages as names
+from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
+from asyncruns.temporal.reports import outcome_of_report, report_of
+from asyncruns.temporal.resident_fleets import OnOutcome, ResidentFleets, ShardFleet, begin_watch
+from asyncruns.tools import Toolset
+from asyncruns.tools.context import RunFacts, context_for
+from asyncruns.tools.results import error_output
+from asyncruns.user_code import Raised
+from asyncruns.user_code.attempt import attempt_call
+from asyncruns.watch.handover import token_in, token_of
+from asyncruns.watch.observers import Ended
+from asyncruns.watch.to_outcome import create_guard_for
+
+COLD_PAUSE_S: Final = 20.0
+"""Longer pauses between two polls of a cold watch are spent without an activity."""
+LARGEST_PAYLOAD: Final = 2_000_000
+"""Bytes; Temporal refuses payloads of more than 2 MiB, in which there are a few other fields."""
+MAY_PASS: Final = frozenset({408, 409, 425, 429})
+"""Statuses below 500 with which a create may be sent again."""
+
+
+class Activities:
+    """The activities, for one client.
+
+    Args:
+        client: Sends the requests.
+        toolsets: Answer the calls, by name.
+        context_factory: Called with the ref of a run and the label of its watch; returns the `context` of its tools.
+        on_outcome: Told how each run of a shard ended.
+        per_second: The budget of the watches of workflows, in requests per second; None for no limit.
+        host: The task queue of this worker alone.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        toolsets: Mapping[str, Toolset],
+        context_factory: Callable[[RunRef, Any], object] | None,
+        on_outcome: OnOutcome | None,
+        per_second: float | None,
+        host: str,
+    ) -> None:
+        self._client = client
+        self._fleets = ResidentFleets(client, per_second, on_outcome)
+        self._toolsets = toolsets
+        self._context_factory = context_factory
+        self._on_outcome = on_outcome
+        self.host: str = host
+
+    async def aclose(self) -> None:
+        """Leave the fleets; the runs go on at the server."""
+        await self._fleets.aclose()
+
+    # One run
+
+    @activity.defn(name=names.WATCH)
+    async def watch(self, job: WatchJob) -> RunReport:
+        """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
+        async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
+            outcome = await (_cold(watch) if job.is_cold else watch)
+            return _checked(report_of(outcome, watch))
+
+    @activity.defn(name=names.FOLLOW_UP)
+    async def follow_up(self, job: WatchJob) -> RunReport:
+        """Submit outputs for a run that goes on as another one, and return which that is."""
+        async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
+            async for event in watch:
+                if isinstance(event, OutputsSubmitted):
+                    break
+                if isinstance(event, Ended):
+                    return _checked(report_of(event.outcome))
+            watch.cancel()
+            return RunReport(token=token_in(watch.token()))
+
+    @activity.defn(name=names.CANCEL)
+    async def cancel(self, job: WatchJob) -> RunReport:
+        """Cancel a run, and return how it ended."""
+        async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
+            await watch.created()  # a token is claimed in the background
+            await watch.cancel_run()
+            return _checked(report_of(await watch))
+
+    @activity.defn(name=names.FETCH_MESSAGES)
+    async def messages(self, ref: RunRef) -> list[Any]:
+        """Fetch the messages that a run wrote."""
+        async with _asyncruns_errors():
+            found = await self._client.for_run(ref).answer(RunRef.of(ref))
+            return [message.to_dict() for message in found]
+
+    @asynccontextmanager
+    async def _watching(self, job: WatchJob) -> AsyncIterator[Watch[Any]]:
+        options = dict(job.options)
+        if job.give_up_at is not None:
+            options["timeout"] = max(job.give_up_at - wall_time(), 0.0)
+        fleet = await self._fleets.shared()
+        watch = begin_watch(fleet, job.token, options)
+        try:
+            yield watch
+        finally:
+            watch.cancel()
+
+    # Calls
+
+    @activity.defn(name=names.CALL)
+    async def call(self, job: CallJob) -> CallResult:
+        """Run the tool of a call."""
+        toolset = self._toolset(job.toolset)
+        facts = RunFacts(ref=job.ref, metadata=job.metadata)
+        context = None if self._context_factory is None else self._context_factory(job.ref, job.label)
+        async with heartbeats(job.heartbeat):
+            try:
+                output = await toolset.output_of(context_for(job.call, context, facts))
+            except CallNotAnsweredError as error:
+                return CallResult(cause=str(error))
+        return _fitting(CallResult(output=output.text, failed=output.failed), job)
+
+    @activity.defn(name=names.IF_INTERRUPTED)
+    async def interrupted(self, job: CallJob) -> CallResult:
+        """Return what the tool's `if_interrupted` says of a call that had begun when its worker ended."""
+        toolset = self._toolset(job.toolset)
+        async with heartbeats(job.heartbeat):
+            try:
+                output = await toolset.output_of_interrupted(job.call)
+            except CallNotAnsweredError as error:
+                return CallResult(cause=str(error))
+        return CallResult() if output is None else _fitting(CallResult(output=output.text, failed=True), job)
+
+    def _toolset(self, name: str) -> Toolset:
+        if name in self._toolsets:
+            return self._toolsets[name]
+        there_are = ", ".join(map(repr, self._toolsets)) or "none"
+        raise ApplicationError(
+            f"This worker has no toolset {name!r} (there are: {there_are}); pass it as AsyncRunsPlugin(tools=...) or "
+            "AsyncRunsPlugin(toolsets=[Toolset(..., name=...)])",
+            type=names.NO_TOOLSET,
+        )
+
+    # Creating
+
+    @activity.defn(name=names.CREATE_THREAD)
+    async def create_thread(self) -> str:
+        """Create a thread; after a lost answer, an empty one may remain at the server."""
+        async with _asyncruns_errors():
+            return (await self._client.threads.create()).id
+
+    @activity.defn(name=names.CREATE)
+    async def create(self, job: CreateJob) -> RunReport:
+        """Create a run, or find the one with its key."""
+        tools = None if job.toolset is None else self._toolset(job.toolset)
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
+            new = self._client._new_run({"tools": tools}, whose="run_and_wait", **job.request)
+            run = await new.create(create_guard_for(new.client, {}))
+            ref = new.client.dialect.identify(run, {})
+            return RunReport(token=token_of(ref, job.label, new.client))
+
+    # Shards
+
+    @activity.defn(name=names.WATCH_SHARD)
+    async def watch_shard(self, job: ShardJob) -> ShardReport:
+        """Watch the runs of a shard until some have ended or need the caller."""
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
+            fleet = self._here(job.shard) if job.runs is None else await self._fleets.new_shard(job)
+            fleet.users += 1
+            try:
+                await fleet.add(job.runs or [], job.options)
+                reports = await fleet.changes(job)
+            finally:
+                fleet.users -= 1
+                fleet.used_at = loop_time()
+            return ShardReport(reports=reports, host=self.host, polls=fleet.polls)
+
+    @activity.defn(name=names.ADD_TO_SHARD)
+    async def add_to_shard(self, job: ShardJob) -> None:
+        """Add runs that have got their outputs to the fleet of a shard again."""
+        async with _asyncruns_errors():
+            await self._here(job.shard).add(job.runs or [], job.options)
+
+    def _here(self, shard: str) -> ShardFleet:
+        fleet = self._fleets.shard(shard)
+        if fleet is None:
+            raise ApplicationError("This worker does not watch the shard", type=names.SHARD_NOT_HERE)
+        return fleet
+
+    @activity.defn(name=names.CANCEL_MANY)
+    async def cancel_many(self, job: ShardJob) -> ShardReport:
+        """Cancel the runs of a shard, and return how they ended."""
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
+            fleet = await self._fleets.new_shard(job)
+            fleet.users += 1
+            try:
+                await fleet.add(job.runs or [], job.options)
+                reports = await fleet.cancelled()
+            finally:
+                await self._fleets.leave(job.shard)
+            return ShardReport(reports=reports)
+
+    @activity.defn(name=names.TELL)
+    async def tell(self, report: RunReport) -> None:
+        """Call `on_outcome` for an outcome that the workflow of a shard has found, and not its fleet."""
+        if self._on_outcome is not None and report.outcome is not None:
+            client = self._client.for_run(RunRef.of(report.outcome["ref"]))
+            raised = await attempt_call(self._on_outcome, outcome_of_report(report, client), what="on_outcome")
+            if isinstance(raised, Raised):
+                raise raised.error
+
+    def all(self) -> list[Callable[..., Any]]:
+        """Return all of them, as a worker takes them."""
+        return [
+            self.watch, self.follow_up, self.cancel, self.messages, self.call, self.interrupted, self.create_thread,
+            self.create, self.watch_shard, self.add_to_shard, self.cancel_many, self.tell,
+        ]  # fmt: skip
+
+
+def _fitting(result: CallResult, job: CallJob) -> CallResult:
+    """Return a result; an error in its place if it is larger than its share of a payload."""
+    size, room = len(msgspec.json.encode(result.output)), _largest_payload() / max(job.among, 1)
+    if size <= room:
+        return result
+    told = (
+        f"The output of {job.call.name[:64]} has {size} bytes, which is more than the {room:.0f} that can be passed "
+        "on. Ask for less."
+    )
+    return CallResult(output=error_output(told), failed=True)
+
+
+def _checked(report: RunReport) -> RunReport:
+    """Check that a report can be passed on.
+
+    Raises:
+        ApplicationError: It is larger than a payload may be.
+    """
+    size, most = len(msgspec.json.encode(report)), _largest_payload()
+    if size > most:
+        raise ApplicationError(
+            f"The run has {size} bytes with its outputs, and Temporal takes {most:.0f} in a payload: give the client "
+            "of Temporal a payload codec that compresses, or external storage (temporalio.converter.ExternalStorage)",
+            type="InvalidRequestError",
+            non_retryable=True,
+        )
+    return report
+
+
+def _largest_payload() -> float:
+    """Return how many bytes a payload may have; infinity if a codec or a storage of the user's own decides."""
+    converter = activity.client().data_converter
+    own = converter.payload_codec is not None or converter.external_storage is not None
+    return math.inf if own else LARGEST_PAYLOAD
+
+
+async def _cold(watch: Watch[Any]) -> Any:
+    """Return the outcome of a watch, or end the attempt if its next poll is not soon.
+
+    Raises:
+        ApplicationError: The run goes on; it says when the next attempt is to begin.
+    """
+    finished = asyncio.ensure_future(watch.wait())
+    try:
+        while not finished.done():
+            pause = watch._next_poll_at - loop_time()
+            if watch.polls and COLD_PAUSE_S < pause < float("inf"):
+                raise ApplicationError(
+                    f"The run {watch.ref} goes on ({watch.status}); it is polled again in {pause:.0f} s",
+                    type=names.NOT_OVER,
+                    next_retry_delay=timedelta(seconds=pause),
+                )
+            await asyncio.wait({finished}, timeout=1.0)
+        return await finished
+    finally:
+        finished.cancel()
+
+
+@asynccontextmanager
+async def heartbeats(timeout: float) -> AsyncIterator[None]:
+    """Send heartbeats while the block is entered, so that the server notices soon that this worker has died."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(timeout / 3)
+
+    beating = asyncio.create_task(beat(), name="asyncruns heartbeats")
+    try:
+        yield
+    finally:
+        beating.cancel()
+
+
+@asynccontextmanager
+async def _asyncruns_errors() -> AsyncIterator[None]:
+    """Pass errors on to the workflow by their names; those that would come again end the activity."""
+    try:
+        yield
+    except AsyncRunsError as error:
+        raise ApplicationError(str(error), type=type(error).__name__, non_retryable=_is_lasting(error)) from None
+
+
+def _is_lasting(error: AsyncRunsError) -> bool:
+    if isinstance(error, APIStatusError):
+        return error.status_code < 500 and error.status_code not in MAY_PASS
+    return isinstance(error, InvalidRequestError | ConfigurationError)
+
+
+def toolsets_by_name(tools: Toolset | None, others: Iterable[Toolset]) -> dict[str, Toolset]:
+    """Return toolsets by their names; the one without a name is `tools`.
+
+    Raises:
+        ConfigurationError: Two have the same name.
+    """
+    found: dict[str, Toolset] = {} if tools is None else {"": tools}
+    for toolset in [*([] if tools is None or not tools.name else [tools]), *others]:
+        if found.setdefault(toolset.name, toolset) is not toolset:
+            raise ConfigurationError(f"Two toolsets are named {toolset.name!r}: pass Toolset(..., name=...)")
+    return found

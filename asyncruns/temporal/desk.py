@@ -1,0 +1,75 @@
+"""The calls of one workflow that wait for people: what the workflow keeps of them, its update and its query.
+
+Nothing waits outside of the workflow: no worker is held, however long a person takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio import workflow
+
+from asyncruns.errors import InvalidRequestError
+from asyncruns.lifecycle import Call, CallKind, RunRef
+from asyncruns.lifecycle.records import key_of_call
+from asyncruns.temporal.messages import ANSWER, OPEN_CALLS, OpenCall, PersonsAnswer
+from asyncruns.watch.call_answerer import texts_of
+
+
+class Desk:
+    """Where the calls of a workflow wait for people. Use `desk()`, which returns that of the current workflow."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, ...], OpenCall] = {}
+        self._outputs: dict[tuple[str, ...], str] = {}
+        workflow.set_query_handler(OPEN_CALLS, self.open_calls)
+        workflow.set_update_handler(ANSWER, self._answer, validator=self._check)
+
+    def open_calls(self) -> list[OpenCall]:
+        """Return the calls that wait."""
+        return list(self._open.values())
+
+    async def output_of(self, call: Call, ref: RunRef, label: Any) -> str:
+        """Wait until a person has answered a call, and return the output. Safe to cancel: the call waits no more."""
+        key = (*ref.ids, key_of_call(call))
+        self._open[key] = OpenCall(call=call, ref=ref, label=label, asked_at=workflow.now().timestamp())
+        try:
+            await workflow.wait_condition(lambda: key in self._outputs)
+            return self._outputs.pop(key)
+        finally:
+            self._open.pop(key, None)
+
+    def _find(self, answer: PersonsAnswer) -> tuple[tuple[str, ...], OpenCall]:
+        found = [
+            (key, each)
+            for key, each in self._open.items()
+            if each.call.id == answer.call_id and (not answer.run or answer.run == each.ref.ids)
+        ]
+        if len(found) > 1:
+            raise InvalidRequestError(
+                f"{len(found)} runs of this workflow have an open call {answer.call_id!r}: pass run= as well"
+            )
+        if not found:
+            raise InvalidRequestError(
+                f"No call with the id {answer.call_id!r} waits for a person in this workflow: it was answered already, "
+                "or its run has ended, or is elsewhere"
+            )
+        return found[0]
+
+    def _check(self, answer: PersonsAnswer) -> None:
+        key, _ = self._find(answer)
+        if key in self._outputs:
+            raise InvalidRequestError(f"The call {answer.call_id!r} was answered already")
+
+    async def _answer(self, answer: PersonsAnswer) -> None:
+        key, found = self._find(answer)
+        if found.call.kind is CallKind.APPROVAL:
+            texts_of({found.call.id: answer.output})
+        self._outputs[key] = answer.output
+
+
+def desk() -> Desk:
+    """Return the desk of the current workflow, which from then on takes the answers of people."""
+    handler = workflow.get_query_handler(OPEN_CALLS)  # it is kept there: a workflow has no other place for it
+    found = getattr(handler, "__self__", None)
+    return found if isinstance(found, Desk) else Desk()

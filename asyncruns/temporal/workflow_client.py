@@ -1,0 +1,36 @@
+"""The client of an outcome in a workflow: it fetches messages by an activity, since a workflow sends no requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from temporalio import workflow
+
+from asyncruns.lifecycle import RunRef
+from asyncruns.temporal.messages import FETCH_MESSAGES
+from asyncruns.watch.outcome_clients import LeftBehind
+from asyncruns.wire import Message, ResponseMessage
+from asyncruns.wire.codec import convert
+from asyncruns.wire.names import THREAD_RUN
+
+FETCH_S: Final = 120.0
+
+
+class WorkflowClient(LeftBehind):
+    """Fetches messages within a workflow; elsewhere it is as the client of an outcome that was unpickled."""
+
+    async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
+        """Fetch the messages that a run wrote. Safe to cancel."""
+        if not workflow.in_workflow():
+            return await super().answer(ref)
+        kind: type[Any] = Message if ref.dialect == THREAD_RUN else ResponseMessage
+        found: list[Any] = await workflow.execute_activity(
+            FETCH_MESSAGES,
+            ref,
+            result_type=list[Any],
+            start_to_close_timeout=timedelta(seconds=FETCH_S),
+            summary=f"messages of {ref}",
+        )
+        return [convert(each, kind) for each in found]
