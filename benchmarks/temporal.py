@@ -36,7 +36,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from temporal_clients import CLIENTS, HAS_SHARDS, WITHOUT_TEMPORAL
+from temporal_clients import BY_DEFAULT, CLIENTS, WITHOUT_TEMPORAL
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results"
@@ -56,9 +56,11 @@ COLUMNS: Final = {
     "worker_net_cpu_ms_per_run": "net",
     "delay_mean_s": "mean s",
     "delay_p99_s": "99 % s",
+    "known_mean_s": "known mean s",
     "requests": "requests",
     "first_polls_took_s": "first polls",
     "took_s": "took s",
+    "events_per_run": "events",
     "server_written_kib_per_run": "KiB written",
     "database_kib_per_run": "KiB stored",
     "server_peak_mib": "server MiB",
@@ -247,7 +249,7 @@ def main() -> int:
     parser.add_argument("--only", help=f"measure these only, with semicolons, and write nothing: {known}")
     parser.add_argument("--folder", help="where the databases are; by default in that of temporary files")
     args = parser.parse_args()
-    names = args.only.split(";") if args.only else [name for name in CLIENTS if HAS_SHARDS or "shards" not in name]
+    names = args.only.split(";") if args.only else list(BY_DEFAULT)
     results = measure_all([int(size) for size in args.runs.split(",")], names, args)
     for name, costs in rounds(results).items():
         print(f"a round of calls, {name}:", json.dumps(rounded(costs)))

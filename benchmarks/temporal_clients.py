@@ -2,7 +2,7 @@
 
 Started by `temporal.py` as a process of its own, which is the only worker, too; prints its figures as JSON. All have
 the same budget of requests. Another way to watch is one more function in `CLIENTS`; it must call `temporal_told.note`
-as soon as its workflow, or its caller if it has none, knows of an end.
+as soon as its caller is told of an end, and return the events of its histories when its workflows know of all.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import statistics
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,18 +24,22 @@ from typing import Any, Final
 from urllib.request import urlopen
 
 import temporal_told
-from temporal_workflows import ActivityPerRun
+from temporal_workflows import ActivityPerRun, NotesEnds
 from temporalio import activity
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowHandle
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
 
 from asyncruns import Client, Fleet, RunRef, Toolset
+from asyncruns.temporal import AsyncRunsPlugin, start_shards
 
 IDLE_S: Final = 10.0  # how long the idle server and worker are measured
 BEAT_S: Final = 10.0  # between heartbeats; the SDK sends one every 24 s, for a timeout of 30 s
 TICK: Final = os.sysconf("SC_CLK_TCK")
 QUEUE: Final = "benchmark"
 Figures = dict[str, Any]
+Events = Mapping[str, int]  # number of events in histories, by type
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,10 @@ def ref(number: int) -> RunRef:
     return RunRef("thread.run", (f"thread_{number:024}", f"run_{number:024}"))
 
 
+def number_of(run: RunRef) -> int:
+    return int(run.ids[-1].rpartition("_")[2])
+
+
 def output(arguments: str) -> str:
     return f"{arguments}: " + "x" * 200
 
@@ -118,13 +126,14 @@ def make_tools() -> Toolset:
 # One fleet
 
 
-async def by_fleet(task: Task, costs: Costs) -> None:
+async def by_fleet(task: Task, costs: Costs) -> Events:
     """Watch with a plain `Fleet`, which executes the calls."""
     async with task.client() as client, Fleet(client, tools=make_tools(), requests_per_second=task.rate) as fleet:
         await costs.begin()
         await fleet.add_many(map(ref, range(task.runs)))
         async for outcome in fleet:
-            temporal_told.note(int(outcome.ref.ids[-1].rpartition("_")[2]))
+            temporal_told.note(number_of(outcome.ref))
+    return {}
 
 
 # An activity per run
@@ -171,7 +180,7 @@ async def heartbeats() -> AsyncGenerator[None]:
             await beating
 
 
-async def by_activities(task: Task, costs: Costs, *, size: int) -> None:
+async def by_activities(task: Task, costs: Costs, *, size: int) -> Events:
     """Watch with an activity for each run; `size` is how many of them a workflow has."""
     temporal = await TemporalClient.connect(task.address)
     async with task.client() as client, Fleet(client, requests_per_second=task.rate, on_exit="leave") as fleet:
@@ -187,39 +196,71 @@ async def by_activities(task: Task, costs: Costs, *, size: int) -> None:
         )
         async with worker:
             await costs.begin()
-            await start_and_wait(temporal, task.runs, size)
+            handles = await start(temporal, task.runs, size)
+            await all_known(task.runs)
+            return await events_of(handles)
 
 
-async def start_and_wait(temporal: TemporalClient, runs: int, size: int) -> None:
-    """Start a workflow for each `size` runs, 16 at once, and wait until all ends are known."""
+async def start(temporal: TemporalClient, runs: int, size: int) -> list[WorkflowHandle[Any, Any]]:
+    """Start a workflow for each `size` runs, 16 at once."""
     limit = asyncio.Semaphore(16)
 
-    async def start(first: int) -> None:
+    async def start_one(first: int) -> WorkflowHandle[Any, Any]:
         async with limit:
             numbers = list(range(first, min(first + size, runs)))
-            await temporal.start_workflow(ActivityPerRun.run, numbers, id=f"runs-{first}", task_queue=QUEUE)
+            return await temporal.start_workflow(ActivityPerRun.run, numbers, id=f"runs-{first}", task_queue=QUEUE)
 
-    await asyncio.gather(*map(start, range(0, runs, size)))
-    while len(temporal_told.times) < runs:  # noqa: ASYNC110
+    return await asyncio.gather(*map(start_one, range(0, runs, size)))
+
+
+async def all_known(runs: int) -> None:
+    """Wait until all ends are known; asks nobody."""
+    while len(temporal_told.known) < runs:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
+
+
+async def events_of(handles: Iterable[WorkflowHandle[Any, Any]]) -> Events:
+    """Count the events in the histories of workflows that have ended, or are about to."""
+    found: Counter[str] = Counter()
+    for handle in handles:
+        await handle.result()
+        history = await handle.fetch_history()
+        found.update(EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").lower() for event in history.events)
+    return found
 
 
 # Shards
 
 
-async def by_shards(task: Task, costs: Costs, *, size: int) -> None:
-    """Watch with workflows that own `size` runs each, whose one activity is a fleet."""
-    raise NotImplementedError("written when asyncruns.temporal is there")
+async def by_shards(task: Task, costs: Costs, *, size: int) -> Events:
+    """Watch with workflows that own `size` runs each, whose one activity is a fleet; `on_outcome` tells the caller."""
+    async with task.client() as client:
+        plugin = AsyncRunsPlugin(
+            client, tools=make_tools(), on_outcome=lambda outcome: temporal_told.note_told(number_of(outcome.ref))
+        )
+        temporal = await TemporalClient.connect(task.address, plugins=[plugin])
+        async with Worker(temporal, task_queue=QUEUE, interceptors=[NotesEnds(number_of)]):
+            await costs.begin()
+            shards = await start_shards(
+                temporal,
+                map(ref, range(task.runs)),
+                id="shards",
+                task_queue=QUEUE,
+                size=size,
+                requests_per_second=task.rate,
+            )
+            await all_known(task.runs)
+            return await events_of(shards.handles)
 
 
-CLIENTS: Final[Mapping[str, Callable[[Task, Costs], Awaitable[None]]]] = {
+CLIENTS: Final[Mapping[str, Callable[[Task, Costs], Awaitable[Events]]]] = {
     "one fleet": by_fleet,
     "an activity per run": partial(by_activities, size=100),
     "a workflow per run": partial(by_activities, size=1),
     "shards of 1,000": partial(by_shards, size=1_000),
     "shards of 100": partial(by_shards, size=100),
 }
-HAS_SHARDS: Final = importlib.util.find_spec("asyncruns.temporal") is not None
+BY_DEFAULT: Final = tuple(name for name in CLIENTS if name != "a workflow per run")
 WITHOUT_TEMPORAL: Final = frozenset({"one fleet"})
 
 
@@ -232,23 +273,32 @@ async def measure(name: str, task: Task) -> Figures:
     """Watch all runs, and return the figures."""
     costs = Costs(task.server_pid)
     watching = asyncio.ensure_future(CLIENTS[name](task, costs))
-    while len(temporal_told.times) < task.runs and not watching.done():  # noqa: ASYNC110
-        await asyncio.sleep(0.2)
-    found = costs.figures(task.runs)  # before the worker is shut down
-    await watching
+    while len(temporal_told.known) < task.runs and not watching.done():  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    found = costs.figures(task.runs)  # before the histories are read, and the worker is shut down
+    events = await watching
     report = await asyncio.to_thread(report_of, task.base_url)
-    delays = sorted(temporal_told.times[number] - end for number, end in enumerate(report["ends"]))
-    assert delays[0] >= 0.0, "a run was taken for ended before it was"
+    delays, known = (delays_of(times, report["ends"]) for times in (temporal_told.times, temporal_told.known))
     return found | {
         "delay_mean_s": statistics.fmean(delays),
         "delay_p50_s": delays[len(delays) // 2],
         "delay_p99_s": delays[int(len(delays) * 0.99)],
         "delay_max_s": delays[-1],
+        "known_mean_s": statistics.fmean(known),
+        "known_max_s": known[-1],
         "requests_per_run": (report["polls"] + report["submits"]) / task.runs,
         "requests": report["polls"] + report["submits"],
         "submitted_twice": report["submitted_twice"],
         "first_polls_took_s": report["first_polls_took_s"],
+        "events_per_run": sum(events.values()) / task.runs,
+        "events": dict(events),
     }
+
+
+def delays_of(times: Mapping[int, float], ends: list[float]) -> list[float]:
+    delays = sorted(times[number] - end for number, end in enumerate(ends))
+    assert delays[0] >= 0.0, "a run was taken for ended before it was"
+    return delays
 
 
 def main() -> None:
