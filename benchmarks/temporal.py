@@ -3,17 +3,20 @@
     python benchmarks/temporal.py
     python benchmarks/temporal.py --runs 1000 --only "one fleet;an activity per run"
 
-Each is measured alone, as a process of its own that is also the only worker, at a fresh dev server on a database file,
-and a fresh server of runs. All runs begin at the first request, last 40 to 100 % of `--lasts` seconds, and are watched
-within the same budget of requests: 3 % of the runs a second, so that 10,000 runs have 300. An activity per run is
-started by workflows of 100 runs each, its worker watches with one shared fleet and sends heartbeats, with a timeout of
-30 s; "a workflow per run" has one such activity. Calls are activities with one attempt, except in the plain fleet.
+Each is a process of its own that is also the only worker, at a fresh dev server on a database file, and a fresh server
+of runs. All but those with an activity per run are measured at the same time, so that what else this machine does is
+the same for them; an activity per run needs the machine for itself. All runs begin at the first request, last 40 to
+100 % of `--lasts` seconds, and are watched within the same budget of requests: 3 % of the runs a second, so that 10,000
+runs have 300. An activity per run is started by workflows of 100 runs each, its worker watches with one shared fleet
+and sends heartbeats, with a timeout of 30 s; "a workflow per run" has one such activity. Calls are activities with one
+attempt, except in the plain fleet. Shards are as `start_shards` makes them, with nothing set but their size and budget.
 
 CPU time is that of all threads of the Temporal server and of the worker, from the start to when the last end is known,
 for each run. "net" leaves out what both use while they are idle, as measured for 10 s before. The delay is the time
-from the true end of a run to when its workflow knows of it, or the reader of the plain fleet. "first polls" is how long
-it took until each run had been polled once. A round of calls is the difference to the same runs that make one call
-each, in the middle of their time.
+from the true end of a run to when the caller is told: in a shard by `on_outcome`, else by its workflow, or by the plain
+fleet. "known" is that until a workflow has it. "first polls" is how long it took until each run had been polled once,
+"events" are those in the histories, for each run. A round of calls is the difference to the same runs without calls;
+the call comes in the middle of their time.
 
 Writes `results/temporal.json` and `results/temporal.png`; exits with 1 if a goal is missed.
 """
@@ -31,7 +34,9 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -45,9 +50,11 @@ RATE_SHARE: Final = 0.03  # requests a second, for each run
 TIMEOUT_S: Final = 1_200.0
 MOST_SERVER_CPU: Final = 0.1  # times that of an activity per run
 MOST_DELAY: Final = 1.2  # times that of one fleet, plus the gathering
-GATHERING_S: Final = 1.0
+GATHERING_S: Final = 1.0  # of calls
+GATHERING_ENDS_S: Final = 5.0  # before the workflow knows of them; the caller is told at once
 FLEET: Final = "one fleet"
 ACTIVITIES: Final = "an activity per run"
+BUSY: Final = frozenset({ACTIVITIES, "a workflow per run"})  # they keep a machine of two cores busy
 
 COLUMNS: Final = {
     "server_cpu_ms_per_run": "server ms",
@@ -143,10 +150,19 @@ def measure_all(sizes: list[int], names: list[str], args: argparse.Namespace) ->
     for size in sizes:
         for calls in (False, True) if args.calls and size == sizes[0] else (False,):
             by = results[condition(size, calls)] = {}
-            for name in names:
-                by[name] = measured(name, size, args.lasts, args, calls=calls)
-                print(row(f"{condition(size, calls)}: {name}", by[name]), flush=True)
+            for group in groups(names):
+                measure = partial(measured, runs=size, lasts=args.lasts, args=args, calls=calls)
+                with ThreadPoolExecutor(len(group)) as pool:
+                    by.update(zip(group, pool.map(measure, group), strict=True))
+                for name in group:
+                    print(row(f"{condition(size, calls)}: {name}", by[name]), flush=True)
     return results
+
+
+def groups(names: list[str]) -> list[list[str]]:
+    """Return what is measured at the same time."""
+    light = [name for name in names if name not in BUSY]
+    return ([light] if light else []) + [[name] for name in names if name in BUSY]
 
 
 def condition(size: int, calls: bool) -> str:
@@ -181,7 +197,8 @@ def goals_of(label: str, ours: Figures, by: Mapping[str, Figures]) -> list[dict[
         key = "server_net_cpu_ms_per_run"
         limits[key] = MOST_SERVER_CPU * by[ACTIVITIES][key]
     if FLEET in by:
-        limits["delay_mean_s"] = MOST_DELAY * by[FLEET]["delay_mean_s"] + GATHERING_S
+        plain = MOST_DELAY * by[FLEET]["delay_mean_s"]
+        limits |= {"delay_mean_s": plain + GATHERING_S, "known_mean_s": plain + GATHERING_ENDS_S}
     return [
         {"goal": f"{label}: {key}", "at_most": most, "is": ours[key], "met": ours[key] <= most}
         for key, most in limits.items()
