@@ -8,8 +8,8 @@ of runs. All but those with an activity per run are measured at the same time, s
 the same for them; an activity per run needs the machine for itself. All runs begin at the first request, last 40 to
 100 % of `--lasts` seconds, and are watched within the same budget of requests: 3 % of the runs a second, so that 10,000
 runs have 300. An activity per run is started by workflows of 100 runs each, its worker watches with one shared fleet
-and sends heartbeats, with a timeout of 30 s; "a workflow per run" has one such activity. Calls are activities with one
-attempt, except in the plain fleet. Shards are as `start_shards` makes them, with nothing set but their size and budget.
+and sends heartbeats; "a workflow per run" has one such activity. The heartbeat timeout of all is 30 s. Calls are
+activities with one attempt, except in the plain fleet.
 
 CPU time is that of all threads of the Temporal server and of the worker, from the start to when the last end is known,
 for each run. "net" leaves out what both use while they are idle, as measured for 10 s before. The delay is the time
@@ -139,7 +139,9 @@ def measured(name: str, runs: int, lasts: float, args: argparse.Namespace, *, ca
             command += ["--address", address, "--server-pid", str(pid)]
         before = stored_kib(folder)
         found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TIMEOUT_S)
-        figures: Figures = json.loads(found.stdout)
+        *logged, last = found.stdout.splitlines()  # Temporal's SDK logs to the standard output
+        print(*logged, sep="\n", end="\n" if logged else "", file=sys.stderr)
+        figures: Figures = json.loads(last)
         return figures | {"database_kib_per_run": (stored_kib(folder) - before) / runs}
 
 

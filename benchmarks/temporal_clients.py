@@ -24,7 +24,7 @@ from typing import Any, Final
 from urllib.request import urlopen
 
 import temporal_told
-from temporal_workflows import ActivityPerRun, NotesEnds
+from temporal_workflows import HEARTBEAT_TIMEOUT, ActivityPerRun, NotesEnds
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client as TemporalClient
@@ -198,7 +198,7 @@ async def by_activities(task: Task, costs: Costs, *, size: int) -> Events:
             await costs.begin()
             handles = await start(temporal, task.runs, size)
             await all_known(task.runs)
-            return await events_of(handles)
+            return await events_of(temporal, handles)
 
 
 async def start(temporal: TemporalClient, runs: int, size: int) -> list[WorkflowHandle[Any, Any]]:
@@ -219,13 +219,16 @@ async def all_known(runs: int) -> None:
         await asyncio.sleep(0.2)
 
 
-async def events_of(handles: Iterable[WorkflowHandle[Any, Any]]) -> Events:
-    """Count the events in the histories of workflows that have ended, or are about to."""
+async def events_of(temporal: TemporalClient, handles: Iterable[WorkflowHandle[Any, Any]]) -> Events:
+    """Count the events in all histories of workflows that have ended, or are about to."""
     found: Counter[str] = Counter()
     for handle in handles:
         await handle.result()
-        history = await handle.fetch_history()
-        found.update(EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").lower() for event in history.events)
+        run_id = handle.first_execution_run_id
+        while run_id:
+            history = await temporal.get_workflow_handle(handle.id, run_id=run_id).fetch_history()
+            found.update(EventType.Name(each.event_type).removeprefix("EVENT_TYPE_").lower() for each in history.events)
+            run_id = history.events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
     return found
 
 
@@ -248,9 +251,10 @@ async def by_shards(task: Task, costs: Costs, *, size: int) -> Events:
                 task_queue=QUEUE,
                 size=size,
                 requests_per_second=task.rate,
+                heartbeat_timeout=HEARTBEAT_TIMEOUT.total_seconds(),
             )
             await all_known(task.runs)
-            return await events_of(shards.handles)
+            return await events_of(temporal, shards.handles)
 
 
 CLIENTS: Final[Mapping[str, Callable[[Task, Costs], Awaitable[Events]]]] = {
