@@ -288,10 +288,11 @@ async def test_the_application_of_the_guide_to_webhooks_is_told_of_ends(
 
 
 def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
+    """Those of the guide to many machines are run by temporal/test_examples.py."""
     named = {name for page in GUIDES for block in blocks_of(page) if (name := file_name(block))}
     assert named == {
-        "app.py", "hooks.py", "jobs.py", "listed_jobs.py", "record.py", "test_bad_day.py", "test_weather.py",
-        "watch_jobs.py", "weather.py",
+        "app.py", "approvals.py", "ask.py", "hooks.py", "jobs.py", "listed_jobs.py", "record.py", "shards.py",
+        "test_bad_day.py", "test_weather.py", "watch_jobs.py", "weather.py", "worker.py", "workflows.py",
     }  # fmt: skip
 
 

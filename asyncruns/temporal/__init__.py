@@ -9,15 +9,19 @@ from __future__ import annotations
 from asyncruns.temporal.messages import EndedRun, OpenCall
 from asyncruns.temporal.people import answer_call, open_calls
 from asyncruns.temporal.plugin import AsyncRunsPlugin
+from asyncruns.temporal.search_attributes import WAITS_FOR, WAITS_FOR_RUNS, add_search_attributes
 from asyncruns.temporal.shards import Shards, start_shards
 from asyncruns.temporal.watching import WorkflowOptions, run_and_wait, watch
 
 __all__ = [
+    "WAITS_FOR",
+    "WAITS_FOR_RUNS",
     "AsyncRunsPlugin",
     "EndedRun",
     "OpenCall",
     "Shards",
     "WorkflowOptions",
+    "add_search_attributes",
     "answer_call",
     "open_calls",
     "run_and_wait",

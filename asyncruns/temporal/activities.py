@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.client.client import Client
@@ -30,7 +30,7 @@ from asyncruns.fleet import Watch
 from asyncruns.lifecycle import OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
-from asyncruns.temporal.reports import outcome_of_report, report_of
+from asyncruns.temporal.reports import has_overlooked, outcome_of_report, report_of
 from asyncruns.temporal.resident_fleets import OnOutcome, ResidentFleets, ShardFleet, begin_watch
 from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts, context_for
@@ -41,8 +41,16 @@ from asyncruns.watch.handover import token_in, token_of
 from asyncruns.watch.observers import Ended
 from asyncruns.watch.to_outcome import create_guard_for
 
+T = TypeVar("T")
+
 COLD_PAUSE_S: Final = 20.0
 """Longer pauses between two polls of a cold watch are spent without an activity."""
+COLD_SHARE: Final = 0.05
+"""A cold watch polls again after this part of the time that it has taken so far, or later."""
+LONGEST_COLD_S: Final = 300.0
+STOPPING_S: Final = 1.0
+"""How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
+STOPPING_PAUSE: Final = timedelta(milliseconds=100)
 LARGEST_PAYLOAD: Final = 2_000_000
 """Bytes; Temporal refuses payloads of more than 2 MiB, in which there are a few other fields."""
 MAY_PASS: Final = frozenset({408, 409, 425, 429})
@@ -87,19 +95,36 @@ class Activities:
     @activity.defn(name=names.WATCH)
     async def watch(self, job: WatchJob) -> RunReport:
         """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
-        async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
-            outcome = await (_cold(watch) if job.is_cold else watch)
-            return _checked(report_of(outcome, watch))
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
+            return _checked(await self._with_all_outputs(self._watched, job))
 
     @activity.defn(name=names.FOLLOW_UP)
     async def follow_up(self, job: WatchJob) -> RunReport:
         """Submit outputs for a run that goes on as another one, and return which that is."""
-        async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
+            return _checked(await self._with_all_outputs(self._followed_up, job))
+
+    async def _with_all_outputs(self, work: Callable[[WatchJob], Awaitable[RunReport]], job: WatchJob) -> RunReport:
+        """Watch a run; once more, if the first watch went on with one that had been left here.
+
+        The fleet remembers such a watch for a while. It does not have the outputs that have come since, so it submits
+        nothing, and reports their calls.
+        """
+        report = await work(job)
+        return await work(job) if has_overlooked(report, job.token) else report
+
+    async def _watched(self, job: WatchJob) -> RunReport:
+        async with self._watching(job) as watch:
+            outcome = await until_stopped(_cold(watch, job) if job.is_cold else watch.wait())
+            return report_of(outcome, watch)
+
+    async def _followed_up(self, job: WatchJob) -> RunReport:
+        async with self._watching(job) as watch:
             async for event in watch:
                 if isinstance(event, OutputsSubmitted):
                     break
                 if isinstance(event, Ended):
-                    return _checked(report_of(event.outcome))
+                    return report_of(event.outcome, watch)
             watch.cancel()
             return RunReport(token=token_in(watch.token()))
 
@@ -109,7 +134,7 @@ class Activities:
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
             await watch.created()  # a token is claimed in the background
             await watch.cancel_run()
-            return _checked(report_of(await watch))
+            return _checked(report_of(await watch, watch))
 
     @activity.defn(name=names.FETCH_MESSAGES)
     async def messages(self, ref: RunRef) -> list[Any]:
@@ -137,7 +162,7 @@ class Activities:
         """Run the tool of a call."""
         toolset = self._toolset(job.toolset)
         facts = RunFacts(ref=job.ref, metadata=job.metadata)
-        context = None if self._context_factory is None else self._context_factory(job.ref, job.label)
+        context = self._context_of(job)
         async with heartbeats(job.heartbeat):
             try:
                 output = await toolset.output_of(context_for(job.call, context, facts))
@@ -155,6 +180,16 @@ class Activities:
             except CallNotAnsweredError as error:
                 return CallResult(cause=str(error))
         return CallResult() if output is None else _fitting(CallResult(output=output.text, failed=True), job)
+
+    def _context_of(self, job: CallJob) -> object:
+        try:
+            return None if self._context_factory is None else self._context_factory(job.ref, job.label)
+        except Exception as error:
+            activity.logger.error("context_factory has raised for %s", job.ref, exc_info=error)
+            raise ApplicationError(  # without the error's text, which would be in the history
+                f"context_factory has raised {type(error).__name__} for {job.ref}; the call {job.call.id!r} waits",
+                type=names.NOT_BEGUN,
+            ) from None
 
     def _toolset(self, name: str) -> Toolset:
         if name in self._toolsets:
@@ -177,7 +212,8 @@ class Activities:
     @activity.defn(name=names.CREATE)
     async def create(self, job: CreateJob) -> RunReport:
         """Create a run, or find the one with its key."""
-        tools = None if job.toolset is None else self._toolset(job.toolset)
+        has_none = job.toolset is None or (not job.toolset and "" not in self._toolsets)
+        tools = None if has_none else self._toolset(job.toolset or "")
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
             new = self._client._new_run({"tools": tools}, whose="run_and_wait", **job.request)
             run = await new.create(create_guard_for(new.client, {}))
@@ -194,7 +230,7 @@ class Activities:
             fleet.users += 1
             try:
                 await fleet.add(job.runs or [], job.options)
-                reports = await fleet.changes(job)
+                reports = await until_stopped(fleet.changes(job))
             finally:
                 fleet.users -= 1
                 fleet.used_at = loop_time()
@@ -278,7 +314,7 @@ def _largest_payload() -> float:
     return math.inf if own else LARGEST_PAYLOAD
 
 
-async def _cold(watch: Watch[Any]) -> Any:
+async def _cold(watch: Watch[Any], job: WatchJob) -> Any:
     """Return the outcome of a watch, or end the attempt if its next poll is not soon.
 
     Raises:
@@ -287,17 +323,53 @@ async def _cold(watch: Watch[Any]) -> Any:
     finished = asyncio.ensure_future(watch.wait())
     try:
         while not finished.done():
-            pause = watch._next_poll_at - loop_time()
-            if watch.polls and COLD_PAUSE_S < pause < float("inf"):
+            pause = _cold_pause(watch, job)
+            if watch.polls and COLD_PAUSE_S < pause < math.inf:
                 raise ApplicationError(
                     f"The run {watch.ref} goes on ({watch.status}); it is polled again in {pause:.0f} s",
                     type=names.NOT_OVER,
                     next_retry_delay=timedelta(seconds=pause),
+                    category=ApplicationErrorCategory.BENIGN,
                 )
             await asyncio.wait({finished}, timeout=1.0)
         return await finished
     finally:
         finished.cancel()
+
+
+async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
+    """Return what this returns, unless the worker begins to stop: then another one is to go on soon.
+
+    Raises:
+        ApplicationError: The worker is stopping.
+    """
+    doing = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(_stopping())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise ApplicationError(
+            "This worker is stopping, and another one goes on",
+            type=names.WORKER_STOPS,
+            next_retry_delay=STOPPING_PAUSE,
+            category=ApplicationErrorCategory.BENIGN,  # nothing to log
+        )
+    finally:
+        doing.cancel()
+        stopping.cancel()
+
+
+async def _stopping() -> None:
+    await activity.wait_for_worker_shutdown()
+    await asyncio.sleep(STOPPING_S)
+
+
+def _cold_pause(watch: Watch[Any], job: WatchJob) -> float:
+    """Return the seconds to the next poll. Each attempt is a new watch, so how long all of them have taken counts."""
+    taken = wall_time() - activity.info().scheduled_time.timestamp()
+    pause = max(watch._next_poll_at - loop_time(), min(COLD_SHARE * taken, LONGEST_COLD_S))
+    return pause if job.give_up_at is None else min(pause, job.give_up_at - wall_time())
 
 
 @asynccontextmanager

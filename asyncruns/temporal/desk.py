@@ -5,6 +5,7 @@ Nothing waits outside of the workflow: no worker is held, however long a person 
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from temporalio import workflow
@@ -13,6 +14,7 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Call, CallKind, RunRef
 from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.messages import ANSWER, OPEN_CALLS, OpenCall, PersonsAnswer
+from asyncruns.temporal.search_attributes import note_waiting
 from asyncruns.watch.call_answerer import texts_of
 
 
@@ -33,11 +35,20 @@ class Desk:
         """Wait until a person has answered a call, and return the output. Safe to cancel: the call waits no more."""
         key = (*ref.ids, key_of_call(call))
         self._open[key] = OpenCall(call=call, ref=ref, label=label, asked_at=workflow.now().timestamp())
+        note_waiting(for_people=True)
         try:
             await workflow.wait_condition(lambda: key in self._outputs)
-            return self._outputs.pop(key)
-        finally:
-            self._open.pop(key, None)
+        except asyncio.CancelledError:
+            if key not in self._outputs:
+                self._close(key)
+                raise  # a person who was told that the answer is taken does not answer again, so it must not be lost
+        self._close(key)  # not in a `finally`, which may be executed outside of the workflow, when it is forgotten
+        return self._outputs.pop(key)
+
+    def _close(self, key: tuple[str, ...]) -> None:
+        del self._open[key]
+        if not self._open:
+            note_waiting(for_people=False)
 
     def _find(self, answer: PersonsAnswer) -> tuple[tuple[str, ...], OpenCall]:
         found = [

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from asyncruns.lifecycle import Call, RunRef
+from asyncruns.lifecycle import Call, RunRef, TokenUsage
 from asyncruns.watch.handover import Token
 
 WATCH: Final = "asyncruns.watch"
@@ -37,8 +37,12 @@ STATE: Final = "asyncruns.state"
 
 NO_TOOLSET: Final = "ToolsetMissing"
 """The type of the failure of a call that did not begin, as its worker does not have the toolset."""
+NOT_BEGUN: Final = "CallNotBegun"
+"""The type of the failure of a call that did not begin, as `context_factory` has raised."""
 NOT_OVER: Final = "NotOver"
 """The type of the failure of a cold poll whose run goes on."""
+WORKER_STOPS: Final = "WorkerStops"
+"""The type of the failure of a watch that another worker goes on with."""
 SHARD_NOT_HERE: Final = "ShardNotHere"
 """The type of the failure of an activity that its worker does not have the fleet for."""
 
@@ -69,11 +73,13 @@ class ShardRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
         turn: How many times the workflow has passed it on to a fleet with new outputs. A report with an earlier turn
             is old: its calls were answered.
         token: What is known of it.
+        rounds: Number of rounds that were answered.
     """
 
     key: str
     token: Token
     turn: int = 0
+    rounds: int = 0
 
 
 class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,12 +90,14 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
         token: What to go on with; None if the run has ended.
         answer_within: Seconds within which its calls must be answered: then it expires, or its watch times out. None
             if there is no limit.
+        used: The tokens that the run of the outcome has used, without those of runs that it follows.
         run: The run of the shard that it is about; None outside of a shard.
     """
 
     outcome: dict[str, Any] | None = None
     token: Token | None = None
     answer_within: float | None = None
+    used: TokenUsage = TokenUsage()
     run: ShardRun | None = None
 
 
@@ -207,7 +215,7 @@ class Shard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the workflow of a shard begins with, or goes on with in a new history.
 
     Attributes:
-        runs: The runs that are watched; `turn` of each is the number of rounds that were answered.
+        runs: The runs that are watched.
         tools: The name of the toolset that answers calls; None for no tools.
         people: Names of functions whose calls people answer.
         options: Options of `Fleet.watch`, as JSON, for all runs.

@@ -110,7 +110,8 @@ class ShardFleet:
         Safe to cancel: nothing is taken then.
         """
         until = loop_time() + job.at_most
-        while self._open and (pause := self._due_at(job, until) - loop_time()) > 0:
+        # without open runs, some are about to be added, unless there is something to report
+        while (self._open or not self._reports) and (pause := self._due_at(job, until) - loop_time()) > 0:
             self._changed.clear()
             with anyio.move_on_after(pause):
                 await self._changed.wait()

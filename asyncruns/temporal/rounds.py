@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,14 +18,23 @@ from msgspec import Struct
 from msgspec.structs import replace
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from asyncruns import errors
 from asyncruns.errors import APIError, AsyncRunsError, ConfigurationError, ForeignError, InvalidRequestError
 from asyncruns.lifecycle import Call, CallKind, Reason, RunRef
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
 from asyncruns.temporal.desk import desk
-from asyncruns.temporal.messages import CALL, IF_INTERRUPTED, NO_TOOLSET, CallJob, CallResult, RunReport, WatchJob
+from asyncruns.temporal.messages import (
+    CALL,
+    IF_INTERRUPTED,
+    NO_TOOLSET,
+    NOT_BEGUN,
+    CallJob,
+    CallResult,
+    RunReport,
+    WatchJob,
+)
 from asyncruns.temporal.reports import needs_outputs
 from asyncruns.tools.context import RunFacts
 from asyncruns.watch.call_answerer import Calls, GivenOutputs, texts_of
@@ -34,7 +44,10 @@ ONCE: Final = RetryPolicy(maximum_attempts=1)
 POLL_RETRIES: Final = RetryPolicy(maximum_interval=timedelta(minutes=1))
 LONGEST: Final = timedelta(days=30)
 """How long an activity may take whose worker lives; whether that does, heartbeats show."""
-WITHOUT_TOOLSET_S: Final = 10.0
+NOT_BEGUN_S: Final = 10.0
+"""The pause before a call that could not begin is tried again."""
+RERUN_S: Final = 1.0
+"""The pause before a call runs again, so that one that ends its worker each time does not fill the history."""
 LATE: Final = CallResult(output=TIMED_OUT_OUTPUT, failed=True)
 
 WorkflowHandler = Callable[[Calls], Awaitable[GivenOutputs | None] | GivenOutputs | None]
@@ -201,13 +214,14 @@ async def _result_of(call: Call, round_: CallRound, how: Answering) -> CallResul
             return await _run_once(job)
         except ActivityError as error:
             if is_leaving(error):
-                raise
-            if is_without_toolset(error):  # so it did not begin
-                await workflow.sleep(WITHOUT_TOOLSET_S)
+                raise asyncio.CancelledError from error
+            if has_not_begun(error):
+                await workflow.sleep(NOT_BEGUN_S)
                 continue
         found = await _interrupted(job)
         if found.output is not None or found.cause:
             return found
+        await workflow.sleep(RERUN_S)
 
 
 async def _run_once(job: CallJob) -> CallResult:
@@ -236,15 +250,45 @@ async def _interrupted(job: CallJob) -> CallResult:
     return result
 
 
-def is_without_toolset(error: ActivityError) -> bool:
-    """Return whether a call did not begin, as the worker does not have its toolset."""
-    return isinstance(error.cause, ApplicationError) and error.cause.type == NO_TOOLSET
+def has_not_begun(error: ActivityError) -> bool:
+    """Return whether a call did not begin, as the worker has no toolset or no context for it."""
+    return isinstance(error.cause, ApplicationError) and error.cause.type in (NO_TOOLSET, NOT_BEGUN)
 
 
-def is_leaving(error: BaseException) -> bool:
-    """Return whether an activity ended because this task of the workflow was cancelled, not for its own sake."""
+def is_leaving(error: BaseException, cancels_before: int = 0) -> bool:
+    """Return whether an activity ended because this task of the workflow was cancelled, not for its own sake.
+
+    Args:
+        error: What the activity ended with.
+        cancels_before: `cancels()` when the activity was started; a task that cleans up was cancelled already.
+    """
+    # the SDK takes back the cancel of a task that waits for an activity
+    return is_cancelled_exception(error) or cancels() > cancels_before
+
+
+def cancels() -> int:
+    """Return how often the current task was cancelled."""
     task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) or (task is not None and task.cancelling() > 0)
+    return 0 if task is None else task.cancelling()
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Raise what ended an activity as an error that its caller expects.
+
+    Raises:
+        AsyncRunsError: It can't succeed.
+        ActivityError: It failed otherwise.
+        asyncio.CancelledError: This task was cancelled; what waits for it, such as `asyncio.timeout`, needs this error.
+    """
+    before = cancels()
+    try:
+        yield
+    except ActivityError as error:
+        if is_leaving(error, before):
+            raise asyncio.CancelledError from error
+        raise_ours(error)
+        raise
 
 
 async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) -> RunReport:
@@ -252,9 +296,10 @@ async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) ->
 
     Raises:
         AsyncRunsError: It can't succeed.
-        ActivityError: It failed otherwise, or this task was cancelled.
+        ActivityError: It failed otherwise.
+        asyncio.CancelledError: This task was cancelled.
     """
-    try:
+    with our_errors():
         report: RunReport = await workflow.execute_activity(
             activity,
             job,
@@ -264,10 +309,6 @@ async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) ->
             retry_policy=retry_policy,
             summary=f"{activity.removeprefix('asyncruns.').replace('_', ' ')} {job.token.ref}",
         )
-    except ActivityError as error:
-        if not is_leaving(error):
-            raise_ours(error)
-        raise
     return report
 
 

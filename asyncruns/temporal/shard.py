@@ -54,9 +54,10 @@ TO_START: Final = timedelta(seconds=10)
 """A worker that does not take an activity from its own queue within this time is taken to be dead."""
 ADD_WITHIN: Final = timedelta(minutes=1)
 SOON_S: Final = 5.0
-"""How long an activity watches at most, when a new history is to begin."""
+"""How long an activity watches at most, when a new history is to begin, or outputs wait for a new fleet."""
 LONGEST_RETRY_S: Final = 60.0
-CALL_HEARTBEAT_S: Final = 30.0
+CALL_PATIENCE: Final = 3.0
+"""How many times longer than for polls the heartbeat of a call may be overdue: it would not run again."""
 ADD_GATHER_S: Final = 0.25
 TELL_WITHIN: Final = timedelta(minutes=5)
 
@@ -71,6 +72,7 @@ class ShardWorkflow:
         self._rounds: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, RoundProgress] = {}
         self._again: dict[str, None] = {}  # keys of the runs that the fleet is to watch again
+        self._adding: list[str] = []  # those that it is being given
         self._host = ""
         self._polls = 0  # of earlier fleets
         self._fleet_polls = 0
@@ -122,7 +124,7 @@ class ShardWorkflow:
                 report = await self._watch()
             except ActivityError as error:
                 if is_leaving(error):
-                    raise
+                    raise asyncio.CancelledError from error
                 raise_ours(error)
                 await self._lost_fleet()
                 continue
@@ -160,6 +162,8 @@ class ShardWorkflow:
 
     def _job(self, runs: list[ShardRun] | None) -> ShardJob:
         shard = self._shard
+        # outputs go to a fleet only when the first activity has told where that is
+        is_short = self._is_ending or (runs is not None and bool(self._rounds))
         return ShardJob(
             shard=self._name,
             runs=runs,
@@ -167,7 +171,7 @@ class ShardWorkflow:
             per_second=shard.per_second,
             gather=shard.gather,
             heartbeat=shard.heartbeat,
-            **({"at_most": SOON_S} if self._is_ending else {}),
+            **({"at_most": SOON_S} if is_short else {}),
         )
 
     async def _add_again(self) -> None:
@@ -175,9 +179,9 @@ class ShardWorkflow:
         while True:
             await workflow.wait_condition(lambda: bool(self._again and self._host and not self._is_ending))
             await workflow.sleep(min(self._shard.gather, ADD_GATHER_S))
-            keys = [key for key in self._again if key in self._open]
-            self._again.clear()
             host = self._host
+            keys = self._adding = [key for key in self._again if key in self._open]
+            self._again.clear()
             if not keys or not host:
                 continue
             try:
@@ -192,9 +196,11 @@ class ShardWorkflow:
                 )
             except ActivityError as error:
                 if is_leaving(error):
-                    raise
+                    return
                 if self._host == host:
                     self._again.update(dict.fromkeys(keys))
+            finally:
+                self._adding = []
 
     # What has changed
 
@@ -214,15 +220,16 @@ class ShardWorkflow:
             self._progress[key] = RoundProgress()
             self._rounds[key] = asyncio.create_task(self._answer(key, round_, outcome))
 
-    def _pass_on(self, key: str, token: Token) -> None:
-        self._open[key] = ShardRun(key=key, token=token, turn=self._open[key].turn + 1)
+    def _pass_on(self, key: str, token: Token, *, answered: int = 0) -> None:
+        run = self._open[key]
+        self._open[key] = replace(run, token=token, turn=run.turn + 1, rounds=run.rounds + answered)
         self._again[key] = None
 
     async def _answer(self, key: str, round_: CallRound, outcome: AnyOutcome[Any]) -> None:
         progress, token = self._progress[key], self._open[key].token
         try:
             most = self._shard.max_rounds
-            if most is not None and self._open[key].turn >= most:
+            if most is not None and self._open[key].rounds >= most:
                 done = RoundResult(outputs=(), left=round_.calls)
                 outcome = replace(unanswered(outcome, done), reason=Reason.MAX_ROUNDS)
             else:
@@ -231,10 +238,8 @@ class ShardWorkflow:
             progress.running += 1  # what follows must not be cut off
             if done.left:
                 await self._tell(key, with_outputs(token, done.outputs), outcome)
-                return
-            report = await self._followed_up(token, done.outputs)
-            if report.outcome is None:
-                self._pass_on(key, report.token or token)
+            elif (report := await self._followed_up(token, done.outputs)).outcome is None:
+                self._pass_on(key, report.token or token, answered=1)
             else:
                 await self._tell(key, report.token or token, outcome_of_report(report, WorkflowClient()))
         except Exception as error:
@@ -243,11 +248,11 @@ class ShardWorkflow:
             raise
         finally:
             del self._rounds[key], self._progress[key]
-            self._show()
+        self._show()
 
     def _how(self) -> Answering:
         shard = self._shard
-        return Answering(tools=shard.tools, people=frozenset(shard.people), heartbeat=CALL_HEARTBEAT_S)
+        return Answering(tools=shard.tools, people=frozenset(shard.people), heartbeat=CALL_PATIENCE * shard.heartbeat)
 
     async def _followed_up(self, token: Token, outputs: OutputsOfCalls) -> RunReport:
         """Return a token with outputs for the fleet; of a response, what its follow-up came to."""
@@ -307,7 +312,7 @@ class ShardWorkflow:
                 self._shard,
                 runs=list(self._open.values()),
                 ended=self._ended,
-                again=[key for key in self._again if key in self._open],
+                again=[key for key in dict.fromkeys((*self._adding, *self._again)) if key in self._open],
                 host=self._host,
                 polls=self._polls,
             )

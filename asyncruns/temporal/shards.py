@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -18,12 +18,18 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.policy import MAX_ROUNDS
 from asyncruns.lifecycle.records import key_of_run
 from asyncruns.temporal.messages import SHARD, STATE, EndedRun, Shard, ShardRun, ShardState
+from asyncruns.temporal.search_attributes import WAITS_FOR_RUNS
 from asyncruns.watch.handover import Token
 
 MOST_RUNS: Final = 5_000
 """Of one shard: its input and its result, of some 200 bytes a run, must fit into payloads of 2 MB."""
 READ_EVERY_S: Final = 2.0
-_MAY_PASS: Final = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+_MAY_PASS: Final = (
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.FAILED_PRECONDITION,  # no worker has asked for work for 20 s
+)
 
 
 class Shards(Struct, frozen=True):
@@ -44,21 +50,23 @@ class Shards(Struct, frozen=True):
         Raises:
             temporalio.client.WorkflowFailureError: A shard was cancelled or has failed.
         """
-        for handle, read in (left := dict.fromkeys(self.handles, 0)).items():
-            left[handle] = read
-        while left:
-            for handle, read in list(left.items()):
-                state = await _state(handle, read)
-                if state is None:
-                    continue
-                for ended in state.ended:
-                    yield ended
-                left[handle] += len(state.ended)
-                if not state.open:
-                    await handle.result()
-                    del left[handle]
-            if left:
-                await asyncio.sleep(READ_EVERY_S)
+        read = dict.fromkeys(self.handles, 0)
+        waiting = {asyncio.create_task(handle.result()): handle for handle in self.handles}
+        try:
+            while waiting:
+                done, _ = await asyncio.wait(waiting, timeout=READ_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                for task in done or list(waiting):
+                    handle = waiting[task]
+                    for ended in await _ended_since(read[handle], handle, task if task in done else None):
+                        read[handle] += 1
+                        yield ended
+                    if task in done:
+                        del waiting[task]
+                        task.result()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def result(self) -> list[EndedRun]:
         """Wait until all watches have finished, and return how. Safe to cancel: the shards go on.
@@ -74,15 +82,25 @@ class Shards(Struct, frozen=True):
             await handle.cancel()
 
 
-async def _state(handle: WorkflowHandle[Any, Any], since: int) -> ShardState | None:
-    """Return what has changed in a shard; None if no worker has said."""
+async def _ended_since(
+    number: int, handle: WorkflowHandle[Any, Any], done: asyncio.Task[ShardState] | None
+) -> list[EndedRun]:
+    """Return the runs of a shard that have ended, from a number on; none if no worker answers.
+
+    Args:
+        number: The number.
+        handle: The workflow of the shard.
+        done: Has what the workflow came to, if that has ended.
+    """
+    if done is not None and done.exception() is None:
+        return done.result().ended[number:]
     try:
-        found: ShardState = await handle.query(STATE, since, result_type=ShardState)
+        found: ShardState = await handle.query(STATE, number, result_type=ShardState)
     except RPCError as error:
         if error.status not in _MAY_PASS:
             raise
-        return None
-    return found
+        return []
+    return found.ended
 
 
 async def start_shards(
@@ -101,6 +119,7 @@ async def start_shards(
     observe_only: bool = False,
     gather: float = 1.0,
     heartbeat_timeout: float = 10.0,
+    search_attributes: bool = False,
 ) -> Shards:
     """Start workflows that watch thousands of runs, each some of them, and return their handles.
 
@@ -126,6 +145,8 @@ async def start_shards(
             which `on_outcome` of the plugin does not wait for.
         heartbeat_timeout: Seconds after which a worker that is not heard of is taken to be dead; another one goes on
             then, with a poll of each run.
+        search_attributes: Whether the shards set `WAITS_FOR`, which `add_search_attributes` has made known to the
+            server: `AsyncRunsWaitsFor="people"` finds those with calls that wait for people.
 
     Raises:
         InvalidRequestError: There are no runs, or an argument is unusable.
@@ -154,11 +175,15 @@ async def start_shards(
             heartbeat=heartbeat_timeout,
             total=len(part),
         )
-        handles.append(await _start(temporal, shard, f"{id}-{number}", task_queue))
+        handles.append(
+            await _start(temporal, shard, f"{id}-{number}", task_queue, WAITS_FOR_RUNS if search_attributes else None)
+        )
     return Shards(handles)
 
 
-async def _start(temporal: TemporalClient, shard: Shard, id: str, task_queue: str) -> WorkflowHandle[Any, Any]:
+async def _start(
+    temporal: TemporalClient, shard: Shard, id: str, task_queue: str, attributes: TypedSearchAttributes | None
+) -> WorkflowHandle[Any, Any]:
     try:
         return await temporal.start_workflow(
             SHARD,
@@ -168,6 +193,7 @@ async def _start(temporal: TemporalClient, shard: Shard, id: str, task_queue: st
             result_type=ShardState,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=f"{len(shard.runs)} runs",
+            search_attributes=attributes,
         )
     except WorkflowAlreadyStartedError:
         return temporal.get_workflow_handle(id, result_type=ShardState)

@@ -7,7 +7,7 @@ but through the workflow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, Unpack, cast
 
@@ -26,6 +26,8 @@ from asyncruns.errors import (
 from asyncruns.http import require_id
 from asyncruns.lifecycle import Reason, RunRef, TokenUsage
 from asyncruns.lifecycle.policy import MAX_ROUNDS
+from asyncruns.resources.response_parameters import with_text_format
+from asyncruns.resources.run_parameters import with_response_format
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CreateJob, RunReport, WatchJob
@@ -39,6 +41,7 @@ from asyncruns.temporal.rounds import (
     WorkflowHandler,
     answer_round,
     is_leaving,
+    our_errors,
     raise_ours,
     round_of,
     run_on_one,
@@ -49,12 +52,31 @@ from asyncruns.watch.handover import Token, token_in, token_text, with_outputs
 from asyncruns.watch.options import check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE, THREAD_RUN
+from asyncruns.wire.plain import is_plain
 
 CANCEL_RETRIES: Final = RetryPolicy(maximum_attempts=8, maximum_interval=timedelta(seconds=30))
 CREATE_WITHIN: Final = timedelta(minutes=2)
 CREATE_RETRIES: Final = RetryPolicy(maximum_attempts=8, maximum_interval=timedelta(seconds=30))
 _OF_FLEETS: Final = ("max_outage", "max_unknown_status", "keep_tool_choice", "on_lost_submit", "observe_only", "label")
 _COLD: Final = frozenset({BATCH, MESSAGE_BATCH})
+_OWN: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "tools": (
+        "the name of a toolset of the workers, such as Toolset(name='weather'), since workflows hold no functions",
+        lambda given: isinstance(given, str | None),
+    ),
+    "people": (
+        'a list of names of functions, such as ["refund"]',
+        lambda given: (
+            isinstance(given, list | tuple | set | frozenset) and all(isinstance(name, str) for name in given)
+        ),
+    ),
+    "cold": ("True or False", lambda given: isinstance(given, bool)),
+    "heartbeat_timeout": (
+        "more than 0 seconds",
+        lambda given: isinstance(given, int | float) and not isinstance(given, bool) and given > 0,
+    ),
+}
+"""The options that only workflows have: what each must be, in words and as a check."""
 
 
 class WorkflowOptions(TypedDict, total=False):
@@ -150,19 +172,15 @@ def _check(options: WorkflowOptions) -> None:
     Raises:
         InvalidRequestError: One is unusable.
     """
-    own = {
-        name: value for name, value in options.items() if name not in ("tools", "people", "cold", "heartbeat_timeout")
-    }
-    check_watch_options(own, others=("tools", "people", "cold", "heartbeat_timeout"))
-    tools = cast("object", options.get("tools", ""))
-    if not isinstance(tools, str | None):
-        raise InvalidRequestError(
-            f"tools must be the name of a toolset of the workers, such as Toolset(name='weather'); got a "
-            f"{type(tools).__name__}: workflows hold no functions"
-        )
-    people = cast("object", options.get("people", ()))
-    if isinstance(people, str) or not isinstance(people, Collection):
-        raise InvalidRequestError(f'people must be a list of names of functions, such as ["refund"]; got {people!r}')
+    check_watch_options({name: given for name, given in options.items() if name not in _OWN}, others=tuple(_OWN))
+    for name, (what, is_usable) in _OWN.items():
+        given = cast("Mapping[str, object]", options).get(name)
+        if name in options and not is_usable(given):
+            raise InvalidRequestError(f"{name} must be {what}; got {given!r}")
+    if options.get("observe_only") and (options.get("tools") or options.get("people")):
+        raise InvalidRequestError("A watch with observe_only=True answers nothing: leave out tools and people")
+    if not is_plain(options.get("label")):
+        raise InvalidRequestError(f"label must be plain JSON, since the history has it; got {options['label']!r}")
 
 
 class WorkflowWatch:
@@ -178,7 +196,7 @@ class WorkflowWatch:
         self._options = options
         self._began = workflow.time()
         self._polls = 0
-        self._usage = TokenUsage()
+        self._used: dict[RunRef, TokenUsage] = {}
         self._refs: tuple[RunRef, ...] = ()
         timeout = options.get("timeout")
         self._give_up_at = None if timeout is None else self._began + timeout
@@ -230,10 +248,11 @@ class WorkflowWatch:
         """Return the outcome that an activity reported, as one of the whole watch."""
         outcome = outcome_of_report(report, WorkflowClient(), self._options.get("output_type"))
         self._polls += outcome.polls
-        self._usage += outcome.usage
+        self._used[outcome.ref] = report.used
         self._refs = tuple(dict.fromkeys((*self._refs, *outcome.refs)))
         elapsed = workflow.time() - self._began
-        return replace(outcome, polls=self._polls, usage=self._usage, refs=self._refs, elapsed=elapsed)
+        usage = sum(self._used.values(), TokenUsage())
+        return replace(outcome, polls=self._polls, usage=usage, refs=self._refs, elapsed=elapsed)
 
     async def _submitted(self, outputs: OutputsOfCalls) -> RunReport:
         """Submit outputs, and return what is found next."""
@@ -246,9 +265,8 @@ class WorkflowWatch:
             self._token = with_outputs(token, outputs, is_unsure=is_unsure)
             try:
                 report = await run_on_one(names.FOLLOW_UP, self._job(), ONCE)
-            except ActivityError as error:
-                if is_leaving(error):
-                    raise
+            except ActivityError:
+                pass  # it is not known what has become of it
             else:
                 self._token = report.token or self._token
                 return report if report.outcome is not None else await self._watched()
@@ -318,12 +336,16 @@ async def run_and_wait(
         APIError: The run could not be created.
     """
     _check(options)
-    if (parameters or {}).get("extra_headers"):
-        raise InvalidRequestError(
-            "extra_headers may be credentials, and would be in the history: pass them to the client as default_headers"
-        )
-    request: dict[str, Any] = {"message": message if isinstance(message, str) else list(message)}
-    request |= {"assistant_id": assistant_id, "model": model, "parameters": dict(parameters or {}), "on_busy": on_busy}
+    with_format = with_text_format if assistant_id is None else with_response_format
+    request: dict[str, Any] = {
+        "message": message if isinstance(message, str) else list(message),
+        "assistant_id": assistant_id,
+        "model": model,
+        "parameters": with_format({**_checked(parameters or {}), "output_type": options.get("output_type")}),
+        "on_busy": on_busy,
+    }
+    if not is_plain(request):
+        raise InvalidRequestError("message and parameters must be plain JSON, since the history has them")
     if assistant_id is not None and model is None:
         request |= {"thread_id": thread_id or await _new_thread(), "key": str(workflow.uuid4())}
     elif thread_id is not None:
@@ -334,14 +356,26 @@ async def run_and_wait(
     return await WorkflowWatch(report.token, options).outcome()
 
 
+def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters of a run.
+
+    Raises:
+        InvalidRequestError: One must not be in a history, or is passed otherwise.
+    """
+    if parameters.get("extra_headers"):
+        raise InvalidRequestError(
+            "extra_headers may be credentials, and would be in the history: pass them to the client as default_headers"
+        )
+    if "output_type" in parameters:
+        raise InvalidRequestError("Pass output_type as output_type=, not in the parameters")
+    return parameters
+
+
 async def _new_thread() -> str:
-    try:
+    with our_errors():
         thread_id: str = await workflow.execute_activity(
             names.CREATE_THREAD, result_type=str, schedule_to_close_timeout=CREATE_WITHIN, summary="new thread"
         )
-    except ActivityError as error:
-        raise_ours(error)
-        raise
     return thread_id
 
 
@@ -374,7 +408,7 @@ async def _create(job: CreateJob, retry_policy: RetryPolicy) -> RunReport:
     except ActivityError as error:
         raise_ours(error)
         if is_leaving(error):
-            raise
+            raise asyncio.CancelledError from error
         raise APIConnectionError(
             f"The run could not be created, or its create was lost: {error.cause}", sent=True
         ) from error

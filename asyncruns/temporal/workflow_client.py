@@ -10,6 +10,7 @@ from temporalio import workflow
 
 from asyncruns.lifecycle import RunRef
 from asyncruns.temporal.messages import FETCH_MESSAGES
+from asyncruns.temporal.rounds import our_errors
 from asyncruns.watch.outcome_clients import LeftBehind
 from asyncruns.wire import Message, ResponseMessage
 from asyncruns.wire.codec import convert
@@ -26,11 +27,12 @@ class WorkflowClient(LeftBehind):
         if not workflow.in_workflow():
             return await super().answer(ref)
         kind: type[Any] = Message if ref.dialect == THREAD_RUN else ResponseMessage
-        found: list[Any] = await workflow.execute_activity(
-            FETCH_MESSAGES,
-            ref,
-            result_type=list[Any],
-            start_to_close_timeout=timedelta(seconds=FETCH_S),
-            summary=f"messages of {ref}",
-        )
+        with our_errors():
+            found: list[Any] = await workflow.execute_activity(
+                FETCH_MESSAGES,
+                ref,
+                result_type=list[Any],
+                start_to_close_timeout=timedelta(seconds=FETCH_S),
+                summary=f"messages of {ref}",
+            )
         return [convert(each, kind) for each in found]

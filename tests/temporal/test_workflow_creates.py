@@ -1,0 +1,152 @@
+"""`run_and_wait` in a workflow: what it creates exists once, whatever is lost and whichever worker ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import flows
+import pytest
+from dev_server import Stage
+from temporalio.client import WorkflowFailureError
+
+from asyncruns import Completed, InvalidRequestError, Toolset
+from asyncruns.temporal import run_and_wait
+from asyncruns.testing import Fault, FunctionCall, Scenario
+
+pytestmark = pytest.mark.real_time
+
+CALL = FunctionCall("get_weather", {"city": "Paris"})
+ONE = Scenario(queued=0.02, working=0.02, rounds=((CALL,),))
+NONE = Scenario(queued=0.02, working=0.02)
+AT_ONCE = {"graceful_shutdown_timeout": timedelta(milliseconds=50)}
+
+
+async def get_weather(city: str) -> str:
+    return f"sunny in {city}"
+
+
+TOOLS = Toolset([get_weather])
+ASK: dict[str, Any] = {"assistant_id": "asst_1", "message": "Weather?"}
+ASK_MODEL: dict[str, Any] = {"model": "gpt", "message": "Weather?"}
+
+
+def sent(stage: Stage, operation: str) -> list[Any]:
+    return [each for each in stage.emulator.requests if each.operation == operation]
+
+
+def acted(stage: Stage, operation: str) -> int:
+    return sum(each.acted for each in sent(stage, operation))
+
+
+async def refusal(stage: Stage, options: dict[str, Any]) -> str:
+    with pytest.raises(WorkflowFailureError) as failed:
+        await stage.run(flows.AskNew.run, options)
+    return str(failed.value.cause)
+
+
+async def test_both_wires(stage: Stage) -> None:
+    stage.emulator.script(ONE, assistant_id="asst_1")
+    stage.emulator.script(ONE, model="gpt")
+    async with stage.worker(tools=TOOLS):
+        found, other = await asyncio.gather(
+            stage.run(flows.AskNew.run, {**ASK, "parameters": {"metadata": {"a": "b"}}, "label": 7}),
+            stage.run(flows.AskNew.run, {**ASK_MODEL, "parameters": {"instructions": "Be kind."}}),
+        )
+    assert isinstance(found, Completed)
+    assert isinstance(other, Completed)
+    assert found.label == 7
+    assert found.run.metadata["a"] == "b"
+    assert found.run.metadata["asyncruns_key"]
+    created = [json.loads(each.body) for each in (*sent(stage, "create_response"), *sent(stage, "submit")) if each.body]
+    of_model = [each for each in created if each.get("model") == "gpt"]
+    assert [each["instructions"] for each in of_model] == ["Be kind."] * 2
+    assert [[tool["name"] for tool in each["tools"]] for each in of_model] == [["get_weather"]] * 2
+
+
+async def test_an_output_type_is_sent_as_the_format(stage: Stage) -> None:
+    stage.emulator.script(NONE, assistant_id="asst_1")
+    stage.emulator.script(NONE, model="gpt")
+    async with stage.worker():
+        assert await stage.run(flows.ReadNew.run, ASK) == "Weather"
+        assert await stage.run(flows.ReadNew.run, {**ASK_MODEL, "tools": None}) == "Weather"
+    (run,), (response,) = sent(stage, "create_run"), sent(stage, "create_response")
+    assert json.loads(run.body)["response_format"]["json_schema"]["name"] == "Weather"
+    assert json.loads(response.body)["text"]["format"]["name"] == "Weather"
+
+
+@pytest.mark.parametrize("operation", ["create_message", "create_run"])
+async def test_a_create_whose_answers_are_lost_is_found(stage: Stage, operation: Any) -> None:
+    stage.emulator.script(NONE, assistant_id="asst_1")
+    stage.emulator.inject(Fault(on=operation, drop=True, acts=True, times=1))
+    async with stage.worker(tools=TOOLS):
+        assert isinstance(await stage.run(flows.AskNew.run, ASK), Completed)
+    assert acted(stage, "create_message") == acted(stage, "create_run") == acted(stage, "create_thread") == 1
+
+
+async def test_a_create_whose_worker_ends_is_found_by_its_key(stage: Stage) -> None:
+    stage.emulator.script(NONE, assistant_id="asst_1")
+    stage.emulator.inject(Fault(on="create_run", delay_after=60.0))
+    async with stage.worker(tools=TOOLS, worker=AT_ONCE):
+        handle = await stage.start(flows.AskNew.run, ASK)
+        while not acted(stage, "create_run"):
+            await asyncio.sleep(0.01)
+    async with stage.worker(tools=TOOLS):
+        assert isinstance(await handle.result(), Completed)
+    assert acted(stage, "create_message") == acted(stage, "create_run") == 1
+
+
+async def test_a_busy_thread_is_an_error_or_waited_for(stage: Stage) -> None:
+    stage.emulator.script(Scenario(queued=0.02, working=0.7), assistant_id="asst_1")
+    async with stage.worker(tools=TOOLS):
+        run = await stage.new_run()
+        on_it = {**ASK, "thread_id": run.thread_id}
+        assert run.id in await refusal(stage, on_it)
+        assert isinstance(await stage.run(flows.AskNew.run, {**on_it, "on_busy": "wait"}), Completed)
+
+
+async def test_a_response_that_may_exist_is_not_created_again_by_itself(stage: Stage) -> None:
+    stage.emulator.script(NONE, model="gpt")
+    stage.emulator.inject(Fault(on="create_response", drop=True, acts=True, times=1))
+    async with stage.worker(tools=TOOLS):
+        assert "its create was lost" in await refusal(stage, ASK_MODEL)
+        assert acted(stage, "create_response") == 1
+        stage.emulator.inject(Fault(on="create_response", drop=True, acts=True, times=1))
+        found = await stage.run(flows.AskNew.run, {**ASK_MODEL, "on_lost_submit": "resend"})
+    assert isinstance(found, Completed)
+    assert acted(stage, "create_response") == 3
+
+
+async def test_what_was_being_created_when_the_workflow_was_cancelled_is_cancelled(stage: Stage) -> None:
+    stage.emulator.script(Scenario(end="never", cancelling=0.05), assistant_id="asst_1")
+    stage.emulator.inject(Fault(on="create_run", delay_before=0.5))
+    async with stage.worker(tools=TOOLS):
+        handle = await stage.start(flows.AskNew.run, {**ASK, "on_exit": "cancel"})
+        while not sent(stage, "create_run"):
+            await asyncio.sleep(0.01)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    assert acted(stage, "create_run") == acted(stage, "cancel") == 1
+
+
+async def test_a_refused_create_ends_the_workflow_with_what_the_server_said(stage: Stage) -> None:
+    async with stage.worker(tools=TOOLS):
+        assert "No assistant found" in await refusal(stage, {**ASK, "assistant_id": "asst_none"})
+        assert "assistant_id" in await refusal(stage, {"message": "Hello"})
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"parameters": {"extra_headers": {"X-Key": "secret"}}}, "extra_headers may be credentials"),
+        ({"parameters": {"metadata": {"a": object()}}}, "must be plain JSON"),
+        ({"parameters": {"output_type": int}}, "Pass output_type as output_type="),
+        ({"timout": 3.0}, "did you mean 'timeout'"),
+    ],
+)
+async def test_bad_arguments_are_refused(options: dict[str, Any], part: str) -> None:
+    with pytest.raises(InvalidRequestError, match=part):
+        await run_and_wait(**ASK, **options)
