@@ -1,7 +1,7 @@
 """What it costs to watch runs in workflows of Temporal: in shards, with an activity per run, and in a plain `Fleet`.
 
     python benchmarks/temporal.py
-    python benchmarks/temporal.py --runs 1000 --only "one fleet;an activity per run"
+    python benchmarks/temporal.py --runs 1000 --no-calls --only "one fleet;an activity per run"
 
 Each is a process of its own that is also the only worker, at a fresh dev server on a database file, and a fresh server
 of runs. All but those with an activity per run are measured at the same time, so that what else this machine does is
@@ -12,11 +12,12 @@ and sends heartbeats; "a workflow per run" has one such activity. The heartbeat 
 activities with one attempt, except in the plain fleet.
 
 CPU time is that of all threads of the Temporal server and of the worker, from the start to when the last end is known,
-for each run. "net" leaves out what both use while they are idle, as measured for 10 s before. The delay is the time
-from the true end of a run to when the caller is told: in a shard by `on_outcome`, else by its workflow, or by the plain
-fleet. "known" is that until a workflow has it. "first polls" is how long it took until each run had been polled once,
-"events" are those in the histories, for each run. A round of calls is the difference to the same runs without calls;
-the call comes in the middle of their time.
+for each run. "net" leaves out what a server and a worker use in the same time if they have nothing to do, as measured
+beside: see `temporal_costs.py`. The delay is the time from the true end of a run to when the caller is told: in a shard
+by `on_outcome`, else by its workflow, or by the plain fleet. "known" is that until a workflow has it. "first polls" is
+how long it took until each run had been polled once, "events" are those in the histories, "writes" those of the
+Temporal server to its database, for each run. A round of calls is the difference to the same runs without calls; the
+call comes in the middle of their time, and calls are measured for the first number of runs only.
 
 Writes `results/temporal.json` and `results/temporal.png`; exits with 1 if a goal is missed.
 """
@@ -33,7 +34,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -41,7 +42,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from temporal_clients import BY_DEFAULT, CLIENTS, WITHOUT_TEMPORAL
+from temporal_clients import BY_DEFAULT, CLIENTS, IDLE, WITHOUT_TEMPORAL
+from temporal_costs import NO_SERVER, Figures, Server, net
+
+from asyncruns.temporal.resident_fleets import ENDS_WAIT
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results"
@@ -51,7 +55,7 @@ TIMEOUT_S: Final = 1_200.0
 MOST_SERVER_CPU: Final = 0.1  # times that of an activity per run
 MOST_DELAY: Final = 1.2  # times that of one fleet, plus the gathering
 GATHERING_S: Final = 1.0  # of calls
-GATHERING_ENDS_S: Final = 5.0  # before the workflow knows of them; the caller is told at once
+GATHERING_ENDS_S: Final = ENDS_WAIT * GATHERING_S  # before the workflow knows of them; the caller is told at once
 FLEET: Final = "one fleet"
 ACTIVITIES: Final = "an activity per run"
 BUSY: Final = frozenset({ACTIVITIES, "a workflow per run"})  # they keep a machine of two cores busy
@@ -68,12 +72,12 @@ COLUMNS: Final = {
     "first_polls_took_s": "first polls",
     "took_s": "took s",
     "events_per_run": "events",
+    "database_net_writes_per_run": "writes",
     "server_written_kib_per_run": "KiB written",
     "database_kib_per_run": "KiB stored",
     "server_peak_mib": "server MiB",
     "worker_peak_mib": "worker MiB",
 }
-Figures = dict[str, Any]
 Results = dict[str, dict[str, Figures]]
 
 
@@ -92,16 +96,17 @@ def server_of_runs(runs: int, lasts: float, *, calls: bool) -> Generator[str]:
 
 
 @contextmanager
-def temporal_server(folder: Path) -> Generator[tuple[str, int]]:
-    """Yield the address and the process id of a fresh dev server, whose database is in this folder."""
+def temporal_server(folder: Path) -> Generator[Server]:
+    """Yield a fresh dev server, whose database is in this folder."""
     program = Path(sysconfig.get_path("scripts")) / "temporal"
-    port = free_port()
+    port, metrics = free_port(), free_port()
     command = [str(program), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port)]
+    command += ["--metrics-port", str(metrics)]
     command += ["--db-filename", str(folder / "temporal.db"), "--log-level", "error"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
             wait_until_open(port)
-            yield f"127.0.0.1:{port}", server.pid
+            yield Server(f"127.0.0.1:{port}", server.pid, f"127.0.0.1:{metrics}")
         finally:
             server.terminate()
 
@@ -131,34 +136,84 @@ def measured(name: str, runs: int, lasts: float, args: argparse.Namespace, *, ca
     """Watch runs in one way, each process fresh."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.folder)))
-        base_url = stack.enter_context(server_of_runs(runs, lasts, calls=calls))
-        command = [sys.executable, str(HERE / "temporal_clients.py"), "--client", name, "--base-url", base_url]
-        command += ["--runs", str(runs), "--rate", str(args.rate or RATE_SHARE * runs)]
+        command = ["--client", name, "--runs", str(runs), "--rate", str(args.rate or RATE_SHARE * runs)]
+        command += ["--base-url", stack.enter_context(server_of_runs(runs, lasts, calls=calls))]
         if name not in WITHOUT_TEMPORAL:
-            address, pid = stack.enter_context(temporal_server(folder))
-            command += ["--address", address, "--server-pid", str(pid)]
+            command += options_of(stack.enter_context(temporal_server(folder)))
         before = stored_kib(folder)
-        found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TIMEOUT_S)
-        *logged, last = found.stdout.splitlines()  # Temporal's SDK logs to the standard output
-        print(*logged, sep="\n", end="\n" if logged else "", file=sys.stderr)
-        figures: Figures = json.loads(last)
+        figures = printed_by(stack.enter_context(client(command)))
         return figures | {"database_kib_per_run": (stored_kib(folder) - before) / runs}
+
+
+def options_of(server: Server) -> list[str]:
+    return ["--address", server.address, "--server-pid", str(server.pid), "--metrics", server.metrics]
+
+
+@contextmanager
+def client(options: Sequence[str]) -> Generator[subprocess.Popen[str]]:
+    command = [sys.executable, str(HERE / "temporal_clients.py"), *options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def printed_by(process: subprocess.Popen[str]) -> Figures:
+    """Return what a client prints at its end; closes its standard input."""
+    text, _ = process.communicate(timeout=TIMEOUT_S)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    *logged, last = text.splitlines()  # Temporal's SDK logs to the standard output
+    print(*logged, sep="\n", end="\n" if logged else "", file=sys.stderr)
+    figures: Figures = json.loads(last)
+    return figures
+
+
+@contextmanager
+def idle_twin(args: argparse.Namespace) -> Generator[subprocess.Popen[str]]:
+    """Start a Temporal server and a worker that have nothing to do."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.folder)))
+        command = ["--client", IDLE, "--runs", "1", "--rate", "1", "--base-url", "http://127.0.0.1:9"]
+        command += options_of(stack.enter_context(temporal_server(folder)))
+        yield stack.enter_context(client(command))
+
+
+def measure_group(group: list[str], runs: int, args: argparse.Namespace, *, calls: bool) -> dict[str, Figures]:
+    """Return the figures of what is measured at the same time, beside an idle twin."""
+    measure = partial(measured, runs=runs, lasts=args.lasts, args=args, calls=calls)
+    with idle_twin(args) as twin, ThreadPoolExecutor(len(group)) as pool:
+        found = list(pool.map(measure, group))
+        idle = printed_by(twin)
+    return {
+        name: net(each, NO_SERVER if name in WITHOUT_TEMPORAL else idle, runs)
+        for name, each in zip(group, found, strict=True)
+    }
 
 
 def measure_all(sizes: list[int], names: list[str], args: argparse.Namespace) -> Results:
     """Return the figures by size, with or without calls, and by name."""
     results: Results = {}
-    print(f"{'':<40}" + "".join(f"{label:>13}" for label in COLUMNS.values()), flush=True)
     for size in sizes:
         for calls in (False, True) if args.calls and size == sizes[0] else (False,):
             by = results[condition(size, calls)] = {}
             for group in groups(names):
-                measure = partial(measured, runs=size, lasts=args.lasts, args=args, calls=calls)
-                with ThreadPoolExecutor(len(group)) as pool:
-                    by.update(zip(group, pool.map(measure, group), strict=True))
-                for name in group:
-                    print(row(f"{condition(size, calls)}: {name}", by[name]), flush=True)
+                began = time.monotonic()
+                by |= measure_group(group, size, args, calls=calls)
+                took = time.monotonic() - began
+                print(f"{condition(size, calls)}: {', '.join(group)} ({took:.0f} s)", file=sys.stderr, flush=True)
     return results
+
+
+def show(results: Results) -> None:
+    """Print the table."""
+    print(f"{'':<44}" + "".join(f"{label:>13}" for label in COLUMNS.values()))
+    for what, by in results.items():
+        for name, figures in by.items():
+            print(f"{what + ': ' + name:<44}" + "".join(f"{figures[key]:>13.4g}" for key in COLUMNS))
+    for name, costs in rounds(results).items():
+        print(f"a round of calls, {name}:", json.dumps(rounded(costs)))
 
 
 def groups(names: list[str]) -> list[list[str]]:
@@ -171,13 +226,9 @@ def condition(size: int, calls: bool) -> str:
     return f"{size:,} runs" + (", one round" if calls else "")
 
 
-def row(label: str, figures: Figures) -> str:
-    return f"{label:<40}" + "".join(f"{figures[key]:>13.4g}" for key in COLUMNS)
-
-
 def rounds(results: Results) -> dict[str, Figures]:
     """Return what a round of calls costs: the difference to runs without calls, in net milliseconds and requests."""
-    keys = ("server_net_cpu_ms_per_run", "worker_net_cpu_ms_per_run", "requests_per_run")
+    keys = ("server_net_cpu_ms_per_run", "worker_net_cpu_ms_per_run", "database_net_writes_per_run", "requests_per_run")
     pairs = [(by, results[name.removesuffix(", one round")]) for name, by in results.items() if "round" in name]
     return {
         name: {key: one[key] - without[name][key] for key in keys} for by, without in pairs for name, one in by.items()
@@ -263,15 +314,15 @@ def main() -> int:
     parser.add_argument("--runs", default=",".join(map(str, RUNS)), help="how many; several with commas")
     parser.add_argument("--lasts", type=float, default=150.0, help="seconds that the longest run lasts")
     parser.add_argument("--rate", type=float, help="requests a second, instead of 3 %% of the runs; nothing is written")
-    parser.add_argument("--calls", action="store_true", help="measure a round of calls, too, at the first size")
+    calls = "whether a round of calls is measured, too, at the first size"
+    parser.add_argument("--calls", action=argparse.BooleanOptionalAction, default=True, help=calls)
     known = "; ".join(CLIENTS)
     parser.add_argument("--only", help=f"measure these only, with semicolons, and write nothing: {known}")
     parser.add_argument("--folder", help="where the databases are; by default in that of temporary files")
     args = parser.parse_args()
     names = args.only.split(";") if args.only else list(BY_DEFAULT)
     results = measure_all([int(size) for size in args.runs.split(",")], names, args)
-    for name, costs in rounds(results).items():
-        print(f"a round of calls, {name}:", json.dumps(rounded(costs)))
+    show(results)
     found = goals(results)
     for goal in found:
         verdict = "met" if goal["met"] else "MISSED"

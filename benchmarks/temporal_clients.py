@@ -11,19 +11,17 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import statistics
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 from urllib.request import urlopen
 
 import temporal_told
+from temporal_costs import Costs, Figures, Server, idle
 from temporal_workflows import HEARTBEAT_TIMEOUT, ActivityPerRun, NotesEnds
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
@@ -34,70 +32,22 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker
 from asyncruns import Client, Fleet, RunRef, Toolset
 from asyncruns.temporal import AsyncRunsPlugin, start_shards
 
-IDLE_S: Final = 10.0  # how long the idle server and worker are measured
 BEAT_S: Final = 10.0  # between heartbeats; the SDK sends one every 24 s, for a timeout of 30 s
-TICK: Final = os.sysconf("SC_CLK_TCK")
 QUEUE: Final = "benchmark"
-Figures = dict[str, Any]
 Events = Mapping[str, int]  # number of events in histories, by type
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be watched, and the processes that are measured."""
+    """What is to be watched, and the server that is measured."""
 
     base_url: str
     runs: int
     rate: float
-    address: str
-    server_pid: int
+    server: Server
 
     def client(self) -> Client:
         return Client(f"{self.base_url}/v1", api_key="none")
-
-
-class Costs:
-    """The CPU time of the Temporal server and of this process, while idle and while runs are watched."""
-
-    def __init__(self, server_pid: int) -> None:
-        self._pid = server_pid
-        self._idle = (0.0, 0.0)
-        self._began = (time.monotonic(), *self._cpu(), 0)
-
-    def _cpu(self) -> tuple[float, float]:
-        if not self._pid:
-            return 0.0, time.process_time()
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK, time.process_time()
-
-    def _written(self) -> int:
-        if not self._pid:
-            return 0
-        return int(Path(f"/proc/{self._pid}/io").read_text().partition("\nwrite_bytes: ")[2].split()[0])
-
-    async def begin(self) -> None:
-        """Measure for a while what the idle processes cost, then begin to count."""
-        before = self._cpu()
-        await asyncio.sleep(IDLE_S if self._pid else 0.0)
-        if self._pid:
-            server, worker = self._cpu()
-            self._idle = (server - before[0]) / IDLE_S, (worker - before[1]) / IDLE_S
-        self._began = (time.monotonic(), *self._cpu(), self._written())
-
-    def figures(self, runs: int) -> Figures:
-        """Return what was used since the beginning, for each run; idle costs are left out where a name says "net"."""
-        began, *before, written = self._began
-        took = time.monotonic() - began
-        found: Figures = {"took_s": took, "server_written_kib_per_run": (self._written() - written) / 1024 / runs}
-        for name, was, now, idle in zip(("server", "worker"), before, self._cpu(), self._idle, strict=True):
-            found[f"{name}_cpu_ms_per_run"] = 1e3 * (now - was) / runs
-            found[f"{name}_net_cpu_ms_per_run"] = 1e3 * (now - was - idle * took) / runs
-            found[f"{name}_idle_cores"] = idle
-        return found | {"server_peak_mib": _peak_mib(self._pid), "worker_peak_mib": _peak_mib(os.getpid())}
-
-
-def _peak_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024 if pid else 0.0
 
 
 def ref(number: int) -> RunRef:
@@ -182,7 +132,7 @@ async def heartbeats() -> AsyncGenerator[None]:
 
 async def by_activities(task: Task, costs: Costs, *, size: int) -> Events:
     """Watch with an activity for each run; `size` is how many of them a workflow has."""
-    temporal = await TemporalClient.connect(task.address)
+    temporal = await TemporalClient.connect(task.server.address)
     async with task.client() as client, Fleet(client, requests_per_second=task.rate, on_exit="leave") as fleet:
         own = Activities(client, fleet)
         worker = Worker(
@@ -237,24 +187,30 @@ async def events_of(temporal: TemporalClient, handles: Iterable[WorkflowHandle[A
 
 async def by_shards(task: Task, costs: Costs, *, size: int) -> Events:
     """Watch with workflows that own `size` runs each, whose one activity is a fleet; `on_outcome` tells the caller."""
+    async with worker_of_shards(task) as temporal:
+        await costs.begin()
+        shards = await start_shards(
+            temporal,
+            map(ref, range(task.runs)),
+            id="shards",
+            task_queue=QUEUE,
+            size=size,
+            requests_per_second=task.rate,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT.total_seconds(),
+        )
+        await all_known(task.runs)
+        return await events_of(temporal, shards.handles)
+
+
+@asynccontextmanager
+async def worker_of_shards(task: Task) -> AsyncGenerator[TemporalClient]:
     async with task.client() as client:
         plugin = AsyncRunsPlugin(
             client, tools=make_tools(), on_outcome=lambda outcome: temporal_told.note_told(number_of(outcome.ref))
         )
-        temporal = await TemporalClient.connect(task.address, plugins=[plugin])
+        temporal = await TemporalClient.connect(task.server.address, plugins=[plugin])
         async with Worker(temporal, task_queue=QUEUE, interceptors=[NotesEnds(number_of)]):
-            await costs.begin()
-            shards = await start_shards(
-                temporal,
-                map(ref, range(task.runs)),
-                id="shards",
-                task_queue=QUEUE,
-                size=size,
-                requests_per_second=task.rate,
-                heartbeat_timeout=HEARTBEAT_TIMEOUT.total_seconds(),
-            )
-            await all_known(task.runs)
-            return await events_of(temporal, shards.handles)
+            yield temporal
 
 
 CLIENTS: Final[Mapping[str, Callable[[Task, Costs], Awaitable[Events]]]] = {
@@ -266,6 +222,7 @@ CLIENTS: Final[Mapping[str, Callable[[Task, Costs], Awaitable[Events]]]] = {
 }
 BY_DEFAULT: Final = tuple(name for name in CLIENTS if name != "a workflow per run")
 WITHOUT_TEMPORAL: Final = frozenset({"one fleet"})
+IDLE: Final = "idle twin"
 
 
 def report_of(base_url: str) -> Any:
@@ -275,11 +232,14 @@ def report_of(base_url: str) -> Any:
 
 async def measure(name: str, task: Task) -> Figures:
     """Watch all runs, and return the figures."""
-    costs = Costs(task.server_pid)
+    costs = Costs(task.server)
+    if name == IDLE:
+        async with worker_of_shards(task):
+            return await idle(costs)
     watching = asyncio.ensure_future(CLIENTS[name](task, costs))
     while len(temporal_told.known) < task.runs and not watching.done():  # noqa: ASYNC110
         await asyncio.sleep(0.1)
-    found = costs.figures(task.runs)  # before the histories are read, and the worker is shut down
+    found = costs.end(task.runs)  # before the histories are read, and the worker is shut down
     events = await watching
     report = await asyncio.to_thread(report_of, task.base_url)
     delays, known = (delays_of(times, report["ends"]) for times in (temporal_told.times, temporal_told.known))
@@ -307,14 +267,16 @@ def delays_of(times: Mapping[int, float], ends: list[float]) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--client", choices=CLIENTS, required=True)
+    parser.add_argument("--client", choices=(*CLIENTS, IDLE), required=True)
     parser.add_argument("--base-url", required=True)
     parser.add_argument("--address", default="", help="of the Temporal server")
     parser.add_argument("--server-pid", type=int, default=0)
+    parser.add_argument("--metrics", default="", help="address of the metrics of the Temporal server")
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True)
-    options = vars(parser.parse_args())
-    print(json.dumps(asyncio.run(measure(options.pop("client"), Task(**options)))))
+    args = parser.parse_args()
+    task = Task(args.base_url, args.runs, args.rate, Server(args.address, args.server_pid, args.metrics))
+    print(json.dumps(asyncio.run(measure(args.client, task))))
 
 
 if __name__ == "__main__":
