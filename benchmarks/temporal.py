@@ -15,9 +15,10 @@ CPU time is that of all threads of the Temporal server and of the worker, from t
 for each run. "net" leaves out what a server and a worker use in the same time if they have nothing to do, as measured
 beside: see `temporal_costs.py`. The delay is the time from the true end of a run to when the caller is told: in a shard
 by `on_outcome`, else by its workflow, or by the plain fleet. "known" is that until a workflow has it. "first polls" is
-how long it took until each run had been polled once, "events" are those in the histories, "writes" those of the
-Temporal server to its database, for each run. A round of calls is the difference to the same runs without calls; the
-call comes in the middle of their time, and calls are measured for the first number of runs only.
+how long it took until each run had been polled once. "events" are those in the histories, for each run, and "writes"
+those of the Temporal server to its database, without the idle ones. A round of calls is the difference to the same runs
+without calls; the call comes in the middle of their time, and calls are measured for the first number of runs only. No
+outcomes are asked for by queries: what these cost is measured apart, see `temporal_parts.py`.
 
 Writes `results/temporal.json` and `results/temporal.png`; exits with 1 if a goal is missed.
 """
@@ -42,8 +43,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from temporal_clients import BY_DEFAULT, CLIENTS, IDLE, WITHOUT_TEMPORAL
+from temporal_clients import BY_DEFAULT, CLIENTS, IDLE, PARTS, WITHOUT_TEMPORAL
 from temporal_costs import NO_SERVER, Figures, Server, net
+from temporal_parts import SHARDS, of_each
 
 from asyncruns.temporal.resident_fleets import ENDS_WAIT
 
@@ -51,6 +53,7 @@ HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results"
 RUNS: Final = (1_000, 10_000)
 RATE_SHARE: Final = 0.03  # requests a second, for each run
+PARTS_LAST_S: Final = 3_600.0  # longer than the parts are measured
 TIMEOUT_S: Final = 1_200.0
 MOST_SERVER_CPU: Final = 0.1  # times that of an activity per run
 MOST_DELAY: Final = 1.2  # times that of one fleet, plus the gathering
@@ -71,6 +74,7 @@ COLUMNS: Final = {
     "requests": "requests",
     "first_polls_took_s": "first polls",
     "took_s": "took s",
+    "activities": "activities",
     "events_per_run": "events",
     "database_net_writes_per_run": "writes",
     "server_written_kib_per_run": "KiB written",
@@ -192,6 +196,13 @@ def measure_group(group: list[str], runs: int, args: argparse.Namespace, *, call
     }
 
 
+def measure_parts(args: argparse.Namespace) -> Figures:
+    """Return what a heartbeat of a shard, and a query, cost."""
+    with idle_twin(args) as twin:
+        found = measured(PARTS, SHARDS, PARTS_LAST_S, args, calls=False)
+        return of_each(found, printed_by(twin))
+
+
 def measure_all(sizes: list[int], names: list[str], args: argparse.Namespace) -> Results:
     """Return the figures by size, with or without calls, and by name."""
     results: Results = {}
@@ -266,7 +277,7 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def write(results: Results, args: argparse.Namespace) -> None:
+def write(results: Results, parts: Figures, args: argparse.Namespace) -> None:
     program = Path(sysconfig.get_path("scripts")) / "temporal"
     said = subprocess.run([program, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
     report = {
@@ -277,6 +288,7 @@ def write(results: Results, args: argparse.Namespace) -> None:
         "requests_per_second_and_run": RATE_SHARE,
         "goals": goals(results),
         "a_round_of_calls": rounds(results),
+        "parts_of_shards": parts,
         **results,
     }
     RESULTS.mkdir(exist_ok=True)
@@ -322,13 +334,15 @@ def main() -> int:
     args = parser.parse_args()
     names = args.only.split(";") if args.only else list(BY_DEFAULT)
     results = measure_all([int(size) for size in args.runs.split(",")], names, args)
+    parts = {} if args.only else measure_parts(args)
     show(results)
+    print("parts of shards:", json.dumps(rounded(parts)))
     found = goals(results)
     for goal in found:
         verdict = "met" if goal["met"] else "MISSED"
         print(f"{verdict:>7}: {goal['goal']} is {goal['is']:.4g}, at most {goal['at_most']:.4g}")
     if not args.only and not args.rate:
-        write(results, args)
+        write(results, parts, args)
     return 0 if all(goal["met"] for goal in found) else 1
 
 

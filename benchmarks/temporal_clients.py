@@ -22,6 +22,7 @@ from urllib.request import urlopen
 
 import temporal_told
 from temporal_costs import Costs, Figures, Server, idle
+from temporal_parts import SHARDS, parts
 from temporal_workflows import HEARTBEAT_TIMEOUT, ActivityPerRun, NotesEnds
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
@@ -223,6 +224,7 @@ CLIENTS: Final[Mapping[str, Callable[[Task, Costs], Awaitable[Events]]]] = {
 BY_DEFAULT: Final = tuple(name for name in CLIENTS if name != "a workflow per run")
 WITHOUT_TEMPORAL: Final = frozenset({"one fleet"})
 IDLE: Final = "idle twin"
+PARTS: Final = "parts of shards"
 
 
 def report_of(base_url: str) -> Any:
@@ -236,6 +238,9 @@ async def measure(name: str, task: Task) -> Figures:
     if name == IDLE:
         async with worker_of_shards(task):
             return await idle(costs)
+    if name == PARTS:
+        async with worker_of_shards(task) as temporal:
+            return await parts(temporal, costs, list(map(ref, range(SHARDS))), QUEUE)
     watching = asyncio.ensure_future(CLIENTS[name](task, costs))
     while len(temporal_told.known) < task.runs and not watching.done():  # noqa: ASYNC110
         await asyncio.sleep(0.1)
@@ -254,6 +259,7 @@ async def measure(name: str, task: Task) -> Figures:
         "requests": report["polls"] + report["submits"],
         "submitted_twice": report["submitted_twice"],
         "first_polls_took_s": report["first_polls_took_s"],
+        "activities": events.get("activity_task_scheduled", 0),
         "events_per_run": sum(events.values()) / task.runs,
         "events": dict(events),
     }
@@ -267,7 +273,7 @@ def delays_of(times: Mapping[int, float], ends: list[float]) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--client", choices=(*CLIENTS, IDLE), required=True)
+    parser.add_argument("--client", choices=(*CLIENTS, IDLE, PARTS), required=True)
     parser.add_argument("--base-url", required=True)
     parser.add_argument("--address", default="", help="of the Temporal server")
     parser.add_argument("--server-pid", type=int, default=0)

@@ -21,7 +21,10 @@ from urllib.request import urlopen
 
 SETTLE_S: Final = 5.0  # what the start of server and worker costs is in no figure
 TICK: Final = os.sysconf("SC_CLK_TCK")
-COUNTED: Final = re.compile(r'^(\w*persistence_requests|service_requests)\{.*operation="(\w+)".*\} ([\d.e+]+)$', re.M)
+COUNTED: Final = re.compile(
+    r'^(\w*persistence_requests|service_requests(?=\{.*service_name="frontend"))\{.*operation="(\w+)".*\} ([\d.e+]+)$',
+    re.MULTILINE,
+)
 READS: Final = ("Assert", "Count", "Get", "List", "Range", "Read", "Watch")
 Figures = dict[str, Any]
 NO_SERVER: Final[Figures] = {"seconds": [(0.0, 0.0)], "writes_per_second": 0.0}
