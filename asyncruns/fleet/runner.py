@@ -413,6 +413,9 @@ class Runner(Host[Member]):
         """
         ref = member.client.dialect.identify(run, {})
         known, recorder = self.roster.find(ref), member.recorder
+        if known is not None and not known.is_watched and recorder is not None:
+            # It is only remembered, since its submit was not long ago: a token of a later round has more.
+            known = None if recorder.has_outputs_beyond(known.machine.open_round(loop_time())) else known
         if known is None:
             member.ref = ref
             if recorder is not None:  # it goes on from a token, or its create is recorded

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -30,7 +30,7 @@ from asyncruns.fleet import Watch
 from asyncruns.lifecycle import OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
-from asyncruns.temporal.reports import has_overlooked, outcome_of_report, report_of
+from asyncruns.temporal.reports import outcome_of_report, report_of
 from asyncruns.temporal.resident_fleets import OnOutcome, ResidentFleets, ShardFleet, begin_watch
 from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts, context_for
@@ -84,6 +84,7 @@ class Activities:
         self._toolsets = toolsets
         self._context_factory = context_factory
         self._on_outcome = on_outcome
+        self._watches: dict[tuple[str | None, RunRef, bool], Watch[Any]] = {}
         self.host: str = host
 
     async def aclose(self) -> None:
@@ -96,22 +97,13 @@ class Activities:
     async def watch(self, job: WatchJob) -> RunReport:
         """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
-            return _checked(await self._with_all_outputs(self._watched, job))
+            return _checked(await self._watched(job))
 
     @activity.defn(name=names.FOLLOW_UP)
     async def follow_up(self, job: WatchJob) -> RunReport:
         """Submit outputs for a run that goes on as another one, and return which that is."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat):
-            return _checked(await self._with_all_outputs(self._followed_up, job))
-
-    async def _with_all_outputs(self, work: Callable[[WatchJob], Awaitable[RunReport]], job: WatchJob) -> RunReport:
-        """Watch a run; once more, if the first watch went on with one that had been left here.
-
-        The fleet remembers such a watch for a while. It does not have the outputs that have come since, so it submits
-        nothing, and reports their calls.
-        """
-        report = await work(job)
-        return await work(job) if has_overlooked(report, job.token) else report
+            return _checked(await self._followed_up(job))
 
     async def _watched(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
@@ -148,12 +140,18 @@ class Activities:
         options = dict(job.options)
         if job.give_up_at is not None:
             options["timeout"] = max(job.give_up_at - wall_time(), 0.0)
-        fleet = await self._fleets.shared()
-        watch = begin_watch(fleet, job.token, options)
+        observes = bool(options.get("observe_only"))
+        fleet = await self._fleets.shared(observes=observes)
+        whose = (activity.info().workflow_id, job.token.ref, observes)
+        if (earlier := self._watches.get(whose)) is not None:
+            earlier.cancel()  # of an activity that was given up, and does not know yet: it would share its poll
+        watch = self._watches[whose] = begin_watch(fleet, job.token, options)
         try:
             yield watch
         finally:
             watch.cancel()
+            if self._watches.get(whose) is watch:
+                del self._watches[whose]
 
     # Calls
 

@@ -58,8 +58,8 @@ class AsyncRunsPlugin(SimplePlugin):
             the `context` of its tools.
         on_outcome: Called in the worker with the outcome of each run of a shard, at least once: when a worker has died,
             another one may call it again. It may be async. What it raises is logged, and it is called again.
-        requests_per_second: The most requests per second that this worker sends for the watches of workflows; shards
-            have budgets of their own. None for no limit.
+        requests_per_second: The most requests per second that this worker sends for the watches of workflows; those
+            with `observe_only` have as many of their own, and shards have budgets of their own. None for no limit.
 
     Raises:
         ConfigurationError: Two toolsets have the same name, or there are tools without a client.

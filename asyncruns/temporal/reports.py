@@ -14,9 +14,8 @@ from asyncruns.abc import RunClient
 from asyncruns.errors import ForeignError
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle import Call, Reason, RunFault, RunRef, TokenUsage
-from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.messages import RunReport
-from asyncruns.watch.handover import Token, token_in, token_text
+from asyncruns.watch.handover import token_in, token_text
 from asyncruns.watch.outcome import (
     AnyOutcome,
     Cancelled,
@@ -63,16 +62,6 @@ def _used_by(outcome: AnyOutcome[Any]) -> TokenUsage:
 def needs_outputs(outcome: AnyOutcome[Any]) -> bool:
     """Return whether a run waits for outputs that a workflow is to provide."""
     return isinstance(outcome, NeedsCaller) and outcome.reason is Reason.UNANSWERED and bool(outcome.calls)
-
-
-def has_overlooked(report: RunReport, token: Token) -> bool:
-    """Return whether all calls that a report says are open have outputs in the token with which the watch began."""
-    fields, record = report.outcome or {}, token.record
-    if record is None or fields.get("reason") != Reason.UNANSWERED.value:
-        return False
-    known = {call.key for call in record.calls if call.output is not None and not call.accepted_at}
-    calls = calls_in(fields["calls"])
-    return bool(calls) and all(key_of_call(call) in known for call in calls)
 
 
 def not_watched(ref: RunRef, error: Exception) -> RunReport:

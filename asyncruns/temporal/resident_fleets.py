@@ -172,7 +172,8 @@ class ResidentFleets:
 
     Args:
         client: Polls the runs.
-        per_second: The budget of the fleet for the watches of workflows, in requests per second; None for no limit.
+        per_second: The budget of the fleet for the watches of workflows, in requests per second, and of that for their
+            watches with `observe_only`; None for no limit.
         on_outcome: Told how each run of a shard ended.
     """
 
@@ -180,21 +181,23 @@ class ResidentFleets:
         self._client = client
         self._per_second = per_second
         self._on_outcome = on_outcome
-        self._shared: Fleet[Any] | None = None
+        self._shared: dict[bool, Fleet[Any]] = {}
         self._shards: dict[str, ShardFleet] = {}
         self._lock = asyncio.Lock()
         self._tidying: asyncio.Task[None] | None = None
 
-    async def shared(self) -> Fleet[Any]:
-        """Return the fleet for the watches of workflows."""
+    async def shared(self, *, observes: bool) -> Fleet[Any]:
+        """Return the fleet for the watches of workflows, or that for those with `observe_only`.
+
+        Watches of one fleet share the polls of a run, and then it is the first one's options that hold.
+        """
         async with self._lock:
-            if self._shared is None:
+            if observes not in self._shared:
                 fleet: Fleet[Any] = Fleet(
                     self._client, requests_per_second=self._per_second, on_exit="leave", journal=None
                 )
-                await fleet.__aenter__()
-                self._shared = fleet
-            return self._shared
+                self._shared[observes] = await fleet.__aenter__()
+            return self._shared[observes]
 
     def shard(self, name: str) -> ShardFleet | None:
         """Return the fleet of a shard, if there is one here."""
@@ -230,9 +233,8 @@ class ResidentFleets:
             self._tidying = None
         async with self._lock:
             await self._leave(list(self._shards))
-            if self._shared is not None:
-                await self._shared.__aexit__(None, None, None)
-                self._shared = None
+            while self._shared:
+                await self._shared.popitem()[1].__aexit__(None, None, None)
 
     async def _leave(self, names: list[str]) -> None:
         for name in names:

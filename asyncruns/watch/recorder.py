@@ -31,7 +31,7 @@ from asyncruns.lifecycle import (
     RunLifecycle,
     RunRef,
 )
-from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S, OpenRound
 from asyncruns.lifecycle.records import CANCEL_STEP, CallRecord, WatchRecord, Wish, key_of_call, ref_of
 from asyncruns.watch.handover import HandedOver, handed_over
 from asyncruns.watch.holders import let_go
@@ -120,6 +120,12 @@ class WatchRecorder:
     def key(self) -> str:
         """What identifies the watch in the journal."""
         return self.record.key
+
+    def has_outputs_beyond(self, round_: OpenRound) -> bool:
+        """Return whether the watch goes on from a token with outputs to submit for other calls than those answered."""
+        answered = {key_of_call(call) for call, _ in round_.answers}
+        to_submit = (key for key, call in self._claimed.items() if call.output is not None and not call.accepted_at)
+        return self.is_private and any(key not in answered for key in to_submit)
 
     def grant(self, wish: Wish, run: str | RunRef) -> bool:
         """Do what is asked of a single watch, once it is entered; return False if it does not watch this run."""

@@ -8,8 +8,9 @@ import anyio
 import pytest
 from stage import ONE_CALL, Stage, Tools
 
-from asyncruns import Completed, Fleet, NeedsCaller, Reason
+from asyncruns import Completed, Fleet, NeedsCaller, OutputsSubmitted, Reason
 from asyncruns.testing import Fault, FunctionCall
+from asyncruns.watch.handover import token_in, token_text, with_outputs
 
 LATE_S = 3.0
 
@@ -154,3 +155,41 @@ async def test_a_discarded_watch_with_two_refs_resumes_from_the_last_one(stage: 
         second.cancel()
         assert isinstance(await fleet.watch(run), Completed)
     assert (tools.ran, stage.count("submit")) == (2, 2)
+
+
+async def next_round(fleet: Fleet[Any], token: str, run: Any, output: str) -> str:
+    """Return a token with the output of the open call of a run."""
+    outcome = await (fleet.watch(token=token) if token else fleet.watch(run))
+    assert isinstance(outcome, NeedsCaller)
+    return token_text(with_outputs(token_in(outcome.token), [(outcome.calls[0], output, False)]))
+
+
+async def test_a_token_brings_outputs_that_a_watch_that_was_left_does_not_have(stage: Stage) -> None:
+    run = await stage.run(rounds=(ONE_CALL, ONE_CALL), working=0.1)
+    async with (
+        Fleet(stage.client, requests_per_second=None) as fleet,
+        Fleet(stage.client, requests_per_second=None) as elsewhere,
+    ):
+        first = await next_round(fleet, "", run, "out 1")
+        left = fleet.watch(token=first)
+        async for event in left:
+            if isinstance(event, OutputsSubmitted):
+                break
+        left.cancel()
+        second = await next_round(elsewhere, left.token(), run, "out 2")
+        assert isinstance(await fleet.watch(token=second), Completed)
+    assert stage.count("submit") == 2
+
+
+async def test_a_token_with_what_was_submitted_goes_on_with_the_watch_that_was_left(stage: Stage) -> None:
+    run = await stage.run(rounds=(ONE_CALL,), working=2.0)
+    async with Fleet(stage.client, requests_per_second=None) as fleet:
+        token = await next_round(fleet, "", run, "out 1")
+        left = fleet.watch(token=token)
+        async for event in left:
+            if isinstance(event, OutputsSubmitted):
+                break
+        left.cancel()
+        stage.server.inject(Fault(on="poll", stale=1.0, times=2))
+        assert isinstance(await fleet.watch(token=token), Completed)
+    assert stage.count("submit") == 1
