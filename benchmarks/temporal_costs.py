@@ -2,9 +2,9 @@
 
 An idle dev server is busy for some seconds every minute, by up to 4 % of a core, and hardly at all in between: 10 s
 before the start would say 3 % where three minutes say 1.1 %. So an idle twin, a server with a worker that has nothing
-to do, runs beside each measurement, and what it has used after as many seconds is left out. Two of them, side
-by side, differed by 0.1 s in three minutes, which is 0.1 ms a run for 1,000 runs. CPU time is read every second from the system; the
-servers' counters are read before the first second and after the last.
+to do, runs beside each measurement, and what it has used after as many seconds is left out. Two of them, side by side,
+differed by 0.1 s in three minutes, which is 0.1 ms a run for 1,000 runs. CPU time is read from the system; the counters
+of the server are read before the first reading and after the last.
 """
 
 from __future__ import annotations
