@@ -29,13 +29,12 @@ import argparse
 import json
 import platform
 import re
-import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -44,15 +43,14 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from temporal_clients import BY_DEFAULT, CLIENTS, IDLE, PARTS, WITHOUT_TEMPORAL
-from temporal_costs import NO_SERVER, Figures, Server, net
+from temporal_costs import NO_SERVER, Figures, net
 from temporal_parts import SHARDS, of_each
+from temporal_processes import client, options_of, printed_by, server_of_runs, temporal_server
 
-HERE: Final = Path(__file__).parent
-RESULTS: Final = HERE / "results"
+RESULTS: Final = Path(__file__).parent / "results"
 RUNS: Final = (1_000, 10_000)
 RATE_SHARE: Final = 0.03  # requests a second, for each run
 PARTS_LAST_S: Final = 3_600.0  # longer than the parts are measured
-TIMEOUT_S: Final = 600.0
 MOST_SERVER_CPU: Final = 0.1  # times that of an activity per run
 MOST_DELAY: Final = 1.2  # times that of one fleet, plus the gathering
 GATHERING_S: Final = 1.0  # of calls
@@ -83,53 +81,6 @@ COLUMNS: Final = {
 Results = dict[str, dict[str, Figures]]
 
 
-@contextmanager
-def server_of_runs(runs: int, lasts: float, *, calls: bool) -> Generator[str]:
-    """Yield the address of a fresh server of runs."""
-    command = [sys.executable, str(HERE / "journal_server.py"), "--runs", str(runs), "--lasts", str(lasts)]
-    command += ["--tools"] if calls else []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdin
-        assert server.stdout
-        try:
-            yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        finally:
-            server.stdin.close()
-
-
-@contextmanager
-def temporal_server(folder: Path) -> Generator[Server]:
-    """Yield a fresh dev server, whose database is in this folder."""
-    program = Path(sysconfig.get_path("scripts")) / "temporal"
-    port, metrics = free_port(), free_port()
-    command = [str(program), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port)]
-    command += ["--metrics-port", str(metrics)]
-    command += ["--db-filename", str(folder / "temporal.db"), "--log-level", "error"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            wait_until_open(port)
-            yield Server(f"127.0.0.1:{port}", server.pid, f"127.0.0.1:{metrics}")
-        finally:
-            server.terminate()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
-
-
-def wait_until_open(port: int) -> None:
-    for _ in range(300):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-        else:
-            return
-    raise TimeoutError("the Temporal server did not start within 30 s")
-
-
 def stored_kib(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.iterdir()) / 1024
 
@@ -145,31 +96,6 @@ def measured(name: str, runs: int, lasts: float, args: argparse.Namespace, *, ca
         before = stored_kib(folder)
         figures = printed_by(stack.enter_context(client(command)))
         return figures | {"database_kib_per_run": (stored_kib(folder) - before) / runs}
-
-
-def options_of(server: Server) -> list[str]:
-    return ["--address", server.address, "--server-pid", str(server.pid), "--metrics", server.metrics]
-
-
-@contextmanager
-def client(options: Sequence[str]) -> Generator[subprocess.Popen[str]]:
-    command = [sys.executable, str(HERE / "temporal_clients.py"), *options]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def printed_by(process: subprocess.Popen[str]) -> Figures:
-    """Return what a client prints at its end; closes its standard input."""
-    text, _ = process.communicate(timeout=TIMEOUT_S)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args)
-    *logged, last = text.splitlines()  # Temporal's SDK logs to the standard output
-    print(*logged, sep="\n", end="\n" if logged else "", file=sys.stderr)
-    figures: Figures = json.loads(last)
-    return figures
 
 
 @contextmanager
