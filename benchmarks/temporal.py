@@ -16,9 +16,9 @@ for each run. "net" leaves out what a server and a worker use in the same time i
 beside: see `temporal_costs.py`. The delay is the time from the true end of a run to when the caller is told: in a shard
 by `on_outcome`, else by its workflow, or by the plain fleet. "known" is that until a workflow has it. "first polls" is
 how long it took until each run had been polled once. "events" are those in the histories, for each run, and "writes"
-those of the Temporal server to its database, without the idle ones. A round of calls is the difference to the same runs
-without calls; the call comes in the middle of their time, and calls are measured for the first number of runs only. No
-outcomes are asked for by queries: what these cost is measured apart, see `temporal_parts.py`.
+those of the Temporal server to its database, without what idle queues need. A round of calls is the difference to the
+same runs without calls; the call comes in the middle of their time, and calls are measured for the first number of runs
+only. No outcomes are asked for by queries: what these cost is measured apart, see `temporal_parts.py`.
 
 Writes `results/temporal.json` and `results/temporal.png`; exits with 1 if a goal is missed.
 """
@@ -72,7 +72,7 @@ COLUMNS: Final = {
     "took_s": "took s",
     "activities": "activities",
     "events_per_run": "events",
-    "database_net_writes_per_run": "writes",
+    "database_writes_per_run": "writes",
     "server_written_kib_per_run": "KiB written",
     "database_kib_per_run": "KiB stored",
     "server_peak_mib": "server MiB",
@@ -165,7 +165,7 @@ def condition(size: int, calls: bool) -> str:
 
 def rounds(results: Results) -> dict[str, Figures]:
     """Return what a round of calls costs: the difference to runs without calls, in net milliseconds and requests."""
-    keys = ("server_net_cpu_ms_per_run", "worker_net_cpu_ms_per_run", "database_net_writes_per_run", "requests_per_run")
+    keys = ("server_net_cpu_ms_per_run", "worker_net_cpu_ms_per_run", "database_writes_per_run", "requests_per_run")
     pairs = [(by, results[name.removesuffix(", one round")]) for name, by in results.items() if "round" in name]
     return {
         name: {key: one[key] - without[name][key] for key in keys} for by, without in pairs for name, one in by.items()

@@ -44,10 +44,9 @@ def of_each(found: Figures, idle: Figures) -> Figures:
     took, share = beats["took_s"], both["took_s"] / beats["took_s"]
     idle_ms = 1e3 * at(idle["seconds"], took)[0]
     server, worker = (both[key] - share * beats[key] for key in ("server_cpu_ms_per_run", "worker_cpu_ms_per_run"))
-    wrote = beats["database_writes_per_run"] - idle["writes_per_second"] * took
     return {
         "heartbeat_server_ms": (beats["server_cpu_ms_per_run"] - idle_ms) / number,
-        "heartbeat_database_writes": wrote / number,
+        "heartbeat_database_writes": beats["database_writes_per_run"] / number,
         "query_server_ms": server / QUERIES,
         "query_worker_ms": worker / QUERIES,
     }
