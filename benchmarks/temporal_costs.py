@@ -120,7 +120,7 @@ class Costs:
 
 
 def writes(counted: Mapping[tuple[str, str], int]) -> dict[str, int]:
-    """Return how often the database was written to, by operation; without the leases of queues, which idle ones have."""
+    """Return how often the database was written to, by operation; without the leases of queues, idle or not."""
     return {
         name: count
         for (kind, name), count in counted.items()

@@ -16,7 +16,7 @@ from typing import Final
 from temporal_costs import Figures, Server
 
 HERE: Final = Path(__file__).parent
-TIMEOUT_S: Final = 600.0
+TIMEOUT_S: Final = 900.0
 
 
 @contextmanager
