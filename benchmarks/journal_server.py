@@ -1,8 +1,8 @@
-"""A cheap server of runs for `journal_fleet.py`: each works, may ask for one tool call, works again, and completes.
+"""A cheap server of runs that work, may ask for one tool call, work again, and complete.
 
-Runs in a process of its own, prints its port, and serves until its standard input is closed. All runs begin at the
-first request; they last as long as their numbers say. `GET /report` returns when each ended, by `time.monotonic()`, and
-what was asked.
+`journal_fleet.py` and `temporal.py` start it as a process of its own; it prints its port, and serves until its standard
+input is closed. All runs begin at the first request; they last as long as their numbers say. `GET /report` returns when
+each ended, by `time.monotonic()`, and what was asked.
 
     python benchmarks/journal_server.py --runs 10000 --lasts 150 [--tools]
 """
@@ -33,6 +33,8 @@ class Runs:
         self._began: float | None = None
         self._submitted: dict[int, float] = {}
         self._polls = self._submits = self._twice = 0
+        self._polled: set[int] = set()
+        self._first_polls_took_s: float | None = None
         self._created_at = int(time.time())
 
     def answer(self, request: bytes) -> bytes:
@@ -51,6 +53,9 @@ class Runs:
             self._submitted.setdefault(number, now)
         else:
             self._polls += 1
+            self._polled.add(number)
+            if self._first_polls_took_s is None and len(self._polled) == len(self._lasts):
+                self._first_polls_took_s = now - self._began
         return _http(self._run(number, self._status(number, now)))
 
     def _ends_at(self, number: int) -> float | None:
@@ -69,7 +74,13 @@ class Runs:
 
     def _report(self) -> dict[str, Any]:
         ends = [self._ends_at(number) for number in range(len(self._lasts))]
-        return {"ends": ends, "polls": self._polls, "submits": self._submits, "submitted_twice": self._twice}
+        return {
+            "ends": ends,
+            "polls": self._polls,
+            "submits": self._submits,
+            "submitted_twice": self._twice,
+            "first_polls_took_s": self._first_polls_took_s,
+        }
 
     def _run(self, number: int, status: str) -> dict[str, Any]:
         function = {"name": "look_up", "arguments": f'{{"key": "{number}"}}'}
