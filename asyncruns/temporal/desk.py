@@ -27,6 +27,7 @@ class Desk:
 
     Attributes:
         tools: Bounds how many tools of the workflow run at a time.
+        watched: The runs whose calls watches of the workflow answer now.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Desk:
         self._outputs: dict[tuple[str, ...], str] = {}
         self._room: dict[tuple[str, ...], float] = {}  # bytes that an output may have
         self.tools: asyncio.Semaphore = asyncio.Semaphore(MOST_TOOLS_AT_ONCE)
+        self.watched: set[RunRef] = set()
         workflow.set_query_handler(OPEN_CALLS, self.open_calls)
         workflow.set_update_handler(ANSWER, self._answer, validator=self._check)
 

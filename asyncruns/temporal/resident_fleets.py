@@ -17,7 +17,7 @@ from asyncruns.temporal.messages import ShardJob
 from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet
 from asyncruns.watch.logs import FLEET_LOG
 
-UNUSED_S: Final = 30.0
+UNUSED_S: Final = 120.0
 """How long the fleet of a shard goes on without an activity; then it is left."""
 TIDY_EVERY_S: Final = 5.0
 

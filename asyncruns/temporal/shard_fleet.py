@@ -42,8 +42,10 @@ from asyncruns.watch.outcome_clients import LeftBehind
 
 OnOutcome = Callable[[AnyOutcome[Any]], Awaitable[object] | object]
 
-ENDS_WAIT: Final = 5.0
+ENDS_WAIT: Final = 30.0
 """How many times longer than calls the ends of runs are gathered: no run waits for the workflow to know of them."""
+ENDS_SHARE: Final = 0.2
+"""Ends of so many of the runs are not gathered for longer than calls."""
 LONGEST_TELL_PAUSE_S: Final = 60.0
 TOLD_AT_ONCE: Final = 64
 
@@ -155,7 +157,9 @@ class ShardFleet:
         return self._reports
 
     def _due_at(self, job: ShardJob, until: float) -> float:
-        return min(until, self._needs_at + job.gather, self._first_at + ENDS_WAIT * job.gather)
+        are_many = len(self._reports) >= ENDS_SHARE * len(self._turns)
+        ends_wait = job.gather if are_many else ENDS_WAIT * job.gather
+        return min(until, self._needs_at + job.gather, self._first_at + ends_wait)
 
     def _check_goes_on(self) -> None:
         if self._broken is not None:

@@ -14,6 +14,7 @@ from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from asyncruns._loop import loop_time
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.policy import MAX_ROUNDS
@@ -30,6 +31,8 @@ Measured, with the ids of OpenAI: a run has 195 bytes at first, and some 750 whi
 completed has 170, and one that has failed 410.
 """
 READ_EVERY_S: Final = 2.0
+MOST_READS_PER_S: Final = 5.0
+"""Of all shards together: a query costs the server of Temporal, and a worker, some 8 ms of CPU each."""
 _MAY_PASS: Final = (
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.DEADLINE_EXCEEDED,
@@ -80,18 +83,23 @@ class Shards(Struct, frozen=True):
     async def outcomes(self) -> AsyncIterator[EndedRun]:
         """Iterate over how the watches of the runs finish, from the first one on; ends when all have.
 
-        Reads every 2 s what the workflows know, so it may be stopped, and begun again in another process. Safe to
-        cancel: the shards go on.
+        Reads every 2 s what the workflows know, of more than 10 five each second, so it may be stopped, and begun again
+        in another process. They know of an end when the worker has gathered some: see `gather` of `start_shards`. Safe
+        to cancel: the shards go on.
 
         Raises:
             temporalio.client.WorkflowFailureError: A shard was cancelled or has failed.
         """
         read = dict.fromkeys(self.handles, 0)
         waiting = {asyncio.create_task(handle.result()): handle for handle in self.handles}
+        read_at = loop_time() + READ_EVERY_S
         try:
             while waiting:
-                done, _ = await asyncio.wait(waiting, timeout=READ_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-                for task in done or list(waiting):
+                pause = max(read_at - loop_time(), 0.0)
+                done, _ = await asyncio.wait(waiting, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                if is_due := loop_time() >= read_at:
+                    read_at = loop_time() + max(READ_EVERY_S, len(waiting) / MOST_READS_PER_S)
+                for task in list(waiting) if is_due else done:
                     handle = waiting[task]
                     has_ended = task in done and not _may_pass(task.exception())
                     for ended in await _ended_since(read[handle], handle, task if has_ended else None):
@@ -186,8 +194,9 @@ async def start_shards(
         on_exit: "cancel" to cancel the runs if a shard is cancelled; "leave" (default) leaves them as they are.
         on_lost_submit: As for `Client.watch`.
         observe_only: As for `Client.watch`; no tools are run then.
-        gather: Seconds for which calls are gathered before the workflow answers them; ends for five times as long,
-            which `on_outcome` of the plugin does not wait for.
+        gather: Seconds for which calls are gathered before the workflow answers them. Ends are gathered until they are
+            a fifth of the shard, for at most 30 times as long: `outcomes` waits for that, `on_outcome` of the plugin
+            does not.
         heartbeat_timeout: Seconds after which a worker that is not heard of is taken to be dead; another one goes on
             then, with a poll of each run.
         search_attributes: Whether the shards set `WAITS_FOR`, which `add_search_attributes` has made known to the

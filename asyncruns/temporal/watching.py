@@ -31,6 +31,7 @@ from asyncruns.resources.response_parameters import with_text_format
 from asyncruns.resources.run_parameters import with_response_format
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.temporal import messages as names
+from asyncruns.temporal.desk import desk
 from asyncruns.temporal.messages import CreateJob, RunReport, WatchJob
 from asyncruns.temporal.reports import outcome_of_report
 from asyncruns.temporal.rounds import (
@@ -117,7 +118,7 @@ async def watch(
     call is an activity with one attempt, and its output is in the history, so no call runs twice. Outputs are submitted
     by the activity that polls, which sees by a poll what became of a submit whose answer was lost.
 
-    Let one workflow watch a run: two would both answer its calls.
+    Let one workflow watch a run, once: two would both answer its calls. Others may use `observe_only`.
 
     Safe to cancel: the activities are cancelled, and then the run, if `on_exit` says so; otherwise it goes on at the
     server. A submit that is being sent may still arrive.
@@ -216,6 +217,18 @@ class WorkflowWatch:
 
     async def outcome(self) -> AnyOutcome[Any]:
         """Watch until the watch finishes; `watch` describes the rest."""
+        ref, watched = self._token.ref, desk().watched
+        if self._options.get("observe_only"):
+            return await self._outcome()
+        if ref in watched:
+            raise InvalidRequestError(f"This workflow watches {ref} already, and a second watch would answer its calls")
+        watched.add(ref)
+        try:
+            return await self._outcome()
+        finally:
+            watched.discard(ref)
+
+    async def _outcome(self) -> AnyOutcome[Any]:
         cancels = self._options.get("on_exit") == "cancel"
         try:
             outcome = await self._until_finished()

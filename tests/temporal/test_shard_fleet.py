@@ -256,3 +256,22 @@ async def test_runs_that_go_on_with_their_outputs_are_settled(client: Client, em
         assert kinds([report]) == {"Completed": 1}
     finally:
         await fleet.aclose()
+
+
+@pytest.mark.parametrize(("ended", "waits"), [(1, True), (2, False)])
+async def test_ends_are_gathered_until_they_are_a_fifth(
+    client: Client, emulator: Emulator, ended: int, waits: bool
+) -> None:
+    """Of 10 runs; they would be gathered for 6 s, and calls for 0.2 s."""
+    fleet = ShardFleet(client, None, None)
+    runs = await new_runs(client, emulator, ENDS, ended)
+    runs += await new_runs(client, emulator, Scenario(queued=60.0), 10 - ended)
+    await fleet.open()
+    try:
+        await fleet.add(runs, {})
+        began = asyncio.get_running_loop().time()
+        reports = await fleet.changes(ShardJob(shard="s", gather=0.2, at_most=2.0))
+        assert len(reports) == ended
+        assert (asyncio.get_running_loop().time() - began >= 1.9) is waits
+    finally:
+        await fleet.aclose()

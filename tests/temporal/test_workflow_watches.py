@@ -261,6 +261,16 @@ async def test_two_watches_of_one_workflow(stage: Stage) -> None:
     assert sent(stage, "submit") == 4
 
 
+async def test_a_workflow_watches_a_run_once(stage: Stage) -> None:
+    stage.emulator.script(ENDLESS, assistant_id="asst_1")
+    async with stage.worker(tools=TOOLS):
+        ref = RunRef.of(await stage.new_run())
+        with pytest.raises(WorkflowFailureError) as failed:
+            await stage.run(flows.Both.run, [ref, ref])
+    assert "watches" in str(failed.value.cause)
+    assert "already" in str(failed.value.cause)
+
+
 # A cancel that fails
 
 
