@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -20,7 +20,6 @@ from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.client.client import Client
 from asyncruns.errors import (
-    APIError,
     APIStatusError,
     AsyncRunsError,
     CallNotAnsweredError,
@@ -28,12 +27,12 @@ from asyncruns.errors import (
     InvalidRequestError,
 )
 from asyncruns.fleet import Watch
-from asyncruns.lifecycle import CancelRefused, OutputsSubmitted, RunRef
+from asyncruns.lifecycle import OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
 from asyncruns.temporal.reports import outcome_of_report, report_of
 from asyncruns.temporal.resident_fleets import ResidentFleets
-from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet, begin_watch
+from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet, begin_watch, cancelled
 from asyncruns.temporal.sizes import LARGEST_REPORT, check_result, checked_report, fitting, is_unlimited
 from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts, context_for
@@ -51,8 +50,6 @@ COLD_PAUSE_S: Final = 20.0
 COLD_SHARE: Final = 0.05
 """A cold watch polls again after this part of the time that it has taken so far, or later."""
 LONGEST_COLD_S: Final = 300.0
-REFUSED_S: Final = 15.0
-"""How long the end of a run is waited for whose cancel the server has refused."""
 STOPPING_S: Final = 1.0
 """How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
 STOPPING_PAUSE: Final = timedelta(milliseconds=100)
@@ -127,18 +124,7 @@ class Activities:
     async def cancel(self, job: WatchJob) -> RunReport:
         """Cancel a run, and return how it ended."""
         async with _asyncruns_errors(), heartbeats(job.heartbeat), self._watching(job) as watch:
-            await watch.created()  # a token is claimed in the background
-            await watch.cancel_run()
-            refused: Exception | None = None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None) as limit:
-                    async for event in watch:
-                        if isinstance(event, Ended):
-                            return checked_report(report_of(event.outcome, watch))
-                        if isinstance(event, CancelRefused):  # it may just have ended; if not, it goes on
-                            refused = event.cause
-                            limit.reschedule(loop_time() + REFUSED_S)
-            raise refused or APIError(f"The run {watch.ref} was not cancelled")
+            return checked_report(report_of(await cancelled(watch), watch))
 
     @activity.defn(name=names.FETCH_MESSAGES)
     async def messages(self, ref: RunRef) -> list[Any]:
@@ -261,6 +247,10 @@ class Activities:
             try:
                 await fleet.add(job.runs or [], job.options)
                 reports = await until_stopped(fleet.changes(job))
+            except asyncio.CancelledError:
+                if self._fleets.shard(job.shard) is fleet:  # the shard was cancelled, or another worker goes on
+                    await self._fleets.leave(job.shard)
+                raise
             finally:
                 fleet.users -= 1
                 fleet.used_at = loop_time()

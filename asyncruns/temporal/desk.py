@@ -39,6 +39,11 @@ class Desk:
         workflow.set_query_handler(OPEN_CALLS, self.open_calls)
         workflow.set_update_handler(ANSWER, self._answer, validator=self._check)
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether people have given answers that what waits for them has not taken yet."""
+        return bool(self._outputs)
+
     def open_calls(self) -> list[OpenCall]:
         """Return the calls that wait."""
         return list(self._open.values())

@@ -65,44 +65,40 @@ class ResidentFleets:
             job: Names the shard, and says what its share of the budget is.
             largest_report: The bytes that the report of a run may have.
         """
-        async with self._lock:
-            await self._leave([job.shard])
-            fleet = ShardFleet(self._client, job.per_second, self._on_outcome, largest_report)
-            await fleet.open()
-            self._shards[job.shard] = fleet
-            if self._tidying is None:
-                self._tidying = asyncio.create_task(self._tidy(), name="asyncruns shards")
-            return fleet
+        await self.leave(job.shard)  # what it is submitting is waited for, so that nothing is submitted twice
+        fleet = ShardFleet(self._client, job.per_second, self._on_outcome, largest_report)
+        await fleet.open()
+        await self.leave(job.shard)  # another activity may have been as quick
+        self._shards[job.shard] = fleet
+        if self._tidying is None:
+            self._tidying = asyncio.create_task(self._tidy(), name="asyncruns shards")
+        return fleet
 
     async def _tidy(self) -> None:
         """Leave the fleets that no activity has used for a while: their shards have ended, or are elsewhere."""
         while True:
             await asyncio.sleep(TIDY_EVERY_S)
-            async with self._lock:
-                await self._leave([name for name, each in self._shards.items() if _is_unused(each)])
+            for name in [name for name, each in self._shards.items() if _is_unused(each)]:
+                await self.leave(name)
 
     async def leave(self, name: str) -> None:
-        """Leave the fleet of a shard that has ended."""
-        async with self._lock:
-            await self._leave([name])
+        """Leave the fleet of a shard, if there is one here; the runs go on at the server."""
+        if (fleet := self._shards.pop(name, None)) is not None:
+            try:
+                await fleet.aclose()
+            except Exception as error:  # the other shards go on
+                FLEET_LOG.error("The fleet of the shard %s was not left in order", name, exc_info=error)
 
     async def aclose(self) -> None:
         """Leave all fleets; the runs go on at the server."""
         if self._tidying is not None:
             self._tidying.cancel()
             self._tidying = None
+        for name in list(self._shards):
+            await self.leave(name)
         async with self._lock:
-            await self._leave(list(self._shards))
             while self._shared:
                 await self._shared.popitem()[1].__aexit__(None, None, None)
-
-    async def _leave(self, names: list[str]) -> None:
-        for name in names:
-            if (fleet := self._shards.pop(name, None)) is not None:
-                try:
-                    await fleet.aclose()
-                except Exception as error:  # the other shards go on
-                    FLEET_LOG.error("The fleet of the shard %s was not left in order", name, exc_info=error)
 
 
 def _is_unused(fleet: ShardFleet) -> bool:

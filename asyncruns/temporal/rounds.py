@@ -136,12 +136,19 @@ def round_of(
 class RoundProgress:
     """How far the calls of a round have come.
 
+    Args:
+        calls: How many there are.
+        by_tools: How many of them people do not answer.
+
     Attributes:
+        calls: The argument of the same name, as is `by_tools`.
         outputs: The outputs that exist.
         running: Number of calls that tools or the handler of the workflow answer; the others wait for people.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, calls: int, by_tools: int = 0) -> None:
+        self.calls: int = calls
+        self.by_tools: int = by_tools
         self.outputs: list[tuple[Call, str, bool]] = []
         self.running: int = 0
 
@@ -158,7 +165,7 @@ async def answer_round(round_: CallRound, how: Answering, progress: RoundProgres
         InvalidRequestError: The outputs of the handler are too large.
         Exception: What the handler of the workflow raised.
     """
-    progress = progress or RoundProgress()
+    progress = progress or RoundProgress(len(round_.calls))
     progress.running += 1
     try:
         given = await _handled(round_, how)

@@ -10,6 +10,7 @@ No run may end the shard, or hold it up.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final, NoReturn
 
@@ -31,12 +32,16 @@ TO_START: Final = timedelta(seconds=10)
 """A worker that does not take an activity from its own queue within this time is taken to be dead."""
 ADD_WITHIN: Final = timedelta(minutes=1)
 SOON_S: Final = 1.0
-"""How long an activity watches if outputs wait for a new fleet; if a new history is due, twice as long each time."""
+"""How long an activity watches if runs wait to be added to a new fleet."""
+PAUSED_WATCH_S: Final = 5.0
 LONGEST_WATCH_S: Final = 600.0
+PAUSE_S: Final = 30.0
+"""How long no calls are begun when a new history is due, so that those that are being answered can end before."""
+BETWEEN_PAUSES_S: Final = 300.0
 LONGEST_RETRY_S: Final = 60.0
 ADD_GATHER_S: Final = 0.25
-MOST_EVENTS: Final = 20_000
-MOST_BYTES: Final = 20_000_000
+MOST_EVENTS: Final = 40_000
+MOST_BYTES: Final = 40_000_000
 """From here on no calls are begun in a history; Temporal ends a workflow at 51,200 events or 50 MB."""
 
 
@@ -51,12 +56,12 @@ class ShardWorkflow:
         self._fleet_polls = 0
         self._failures = 0
         self._trouble = ""
-        self._at_most = SOON_S
+        self._paused_until = self._next_pause_at = 0.0
 
     def _begin_with(self, shard: Shard) -> None:
         self._shard = shard
         self._runs = ShardRuns(shard)
-        self._rounds = ShardRounds(shard, self._runs, self._show)
+        self._rounds = ShardRounds(shard, self._runs, self._round_ended)
 
     @workflow.run
     async def run(self, shard: Shard) -> ShardState:
@@ -89,8 +94,9 @@ class ShardWorkflow:
         while runs.open:
             if self._may_begin_anew():
                 await self._begin_anew()
+            self._begin_calls()
             if not runs.has_watched:
-                await workflow.wait_condition(lambda: runs.has_watched or not runs.open or self._may_begin_anew())
+                await self._wait_for_runs()
                 continue
             try:
                 report = await self._watch()
@@ -106,6 +112,16 @@ class ShardWorkflow:
             for each in report.reports:
                 self._note(each)
             self._show()
+
+    async def _wait_for_runs(self) -> None:
+        """Wait until there are runs to watch, or something is to be done about this history."""
+        runs = self._runs
+        left = self._paused_until - workflow.time()
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: runs.has_watched or not runs.open or self._may_begin_anew() or self._is_stuck(),
+                timeout=left if runs.later and left > 0 else None,
+            )
 
     async def _watch(self) -> ShardReport:
         report: ShardReport = await workflow.execute_activity(
@@ -123,10 +139,7 @@ class ShardWorkflow:
 
     def _next_job(self) -> ShardJob:
         if self._host:
-            at_most = LONGEST_WATCH_S
-            if self._is_long():
-                at_most, self._at_most = self._at_most, min(2 * self._at_most, LONGEST_WATCH_S)
-            return self._job(None, at_most)
+            return self._job(None, PAUSED_WATCH_S if self._is_paused() else LONGEST_WATCH_S)
         runs = self._runs.begin()
         # The others can be added only when this activity has told where the fleet is.
         return self._job(runs, LONGEST_WATCH_S if len(runs) == len(self._runs.open) else SOON_S)
@@ -192,10 +205,8 @@ class ShardWorkflow:
         round_ = None if self._rounds.is_stopped else round_of(outcome, report, room=LARGEST_OUTPUTS)
         if round_ is None:
             self._runs.finish(run.key, outcome)
-        elif self._is_full():
-            self._runs.put_off(run.key)
         else:
-            self._rounds.begin(run.key, round_, outcome)
+            self._rounds.add(run.key, round_, outcome)
 
     def _show(self) -> None:
         people = len(desk().open_calls())
@@ -204,27 +215,56 @@ class ShardWorkflow:
             f"{len(self._runs.open)} of {self._shard.total} runs are open{waiting}{self._trouble}"
         )
 
-    # Ending
+    # Calls, and new histories
 
-    def _is_full(self) -> bool:
+    def _round_ended(self) -> None:
+        self._begin_calls()
+        self._show()
+
+    def _begin_calls(self) -> None:
+        """Begin to answer the calls that wait, as many as the history has room for, unless a pause is due."""
+        now = workflow.time()
+        if now >= self._next_pause_at and self._is_long() and self._fits():
+            self._paused_until = now + PAUSE_S
+            self._next_pause_at = self._paused_until + BETWEEN_PAUSES_S
+        if not self._is_paused():
+            is_stuck = self._is_stuck() and not self._rounds.give_up_largest()
+            self._rounds.begin(self._has_room if not is_stuck else lambda events, size: True)
+
+    def _is_stuck(self) -> bool:
+        """Return whether calls wait for a new history, and Temporal would not take what it begins with."""
+        waits = bool(self._runs.later) and not self._rounds.is_giving_up
+        return waits and not self._has_room() and not self._fits()
+
+    def _is_paused(self) -> bool:
+        return workflow.time() < self._paused_until
+
+    def _has_room(self, more_events: int = 0, more_bytes: int = 0) -> bool:
+        """Return whether the history has room for more calls than those to which these events and bytes are due."""
         info = workflow.info()
-        return info.get_current_history_length() > MOST_EVENTS or info.get_current_history_size() > MOST_BYTES
+        return (
+            info.get_current_history_length() + more_events < MOST_EVENTS
+            and info.get_current_history_size() + more_bytes < MOST_BYTES
+        )
 
     def _is_long(self) -> bool:
         """Return whether a new history is due."""
-        return workflow.info().is_continue_as_new_suggested() or self._is_full()
+        return workflow.info().is_continue_as_new_suggested() or not self._has_room()
+
+    def _fits(self) -> bool:
+        """Return whether Temporal takes what a new history begins with."""
+        return json_size(self._runs.next_shard(self._shard, self._host, 0)) <= LARGEST_HISTORY_INPUT
 
     def _may_begin_anew(self) -> bool:
-        """Return whether a new history is due, only people are waited for, and Temporal takes what it begins with."""
-        return (
-            self._is_long()
-            and not self._runs.is_answering
-            and json_size(self._runs.next_shard(self._shard, self._host, 0)) <= LARGEST_HISTORY_INPUT
-        )
+        """Return whether a new history is due and possible, and only people are waited for."""
+        is_answering = self._runs.is_answering or desk().has_answers
+        return self._is_long() and not is_answering and self._fits()
 
     async def _begin_anew(self) -> NoReturn:
         await self._rounds.stop()
         workflow.continue_as_new(self._runs.next_shard(self._shard, self._host, self._polls))
+
+    # Ending
 
     async def _leave(self) -> None:
         """Stop the calls, and cancel the runs if that was asked for."""
@@ -232,7 +272,8 @@ class ShardWorkflow:
         if self._shard.on_exit != "cancel":
             return
         pieces = list(self._runs.to_cancel())
-        results = await asyncio.gather(*map(self._cancel, range(len(pieces)), pieces), return_exceptions=True)
+        jobs = [self._job_to_cancel(number, len(pieces), runs) for number, runs in enumerate(pieces)]
+        results = await asyncio.gather(*map(self._cancel, jobs), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 workflow.logger.error("Runs of the shard were not cancelled, and may go on", exc_info=result)
@@ -240,13 +281,18 @@ class ShardWorkflow:
             for each in result.reports:
                 self._note(each)
 
-    async def _cancel(self, number: int, runs: list[ShardRun]) -> ShardReport:
+    def _job_to_cancel(self, number: int, of: int, runs: list[ShardRun]) -> ShardJob:
+        per_second = self._shard.per_second
+        share = None if per_second is None else per_second / of
+        return replace(self._job(runs), shard=f"{self._name}/cancel-{number}", per_second=share)
+
+    async def _cancel(self, job: ShardJob) -> ShardReport:
         report: ShardReport = await workflow.execute_activity(
             names.CANCEL_MANY,
-            replace(self._job(runs), shard=f"{self._name}/cancel-{number}"),
+            job,
             result_type=ShardReport,
             start_to_close_timeout=LONGEST,
             heartbeat_timeout=timedelta(seconds=self._shard.heartbeat),
-            summary=f"cancel {len(runs)} runs",
+            summary=f"cancel {len(job.runs or [])} runs",
         )
         return report

@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.client.client import Client
-from asyncruns.errors import AsyncRunsError, InvalidRequestError
+from asyncruns.errors import APIError, AsyncRunsError, InvalidRequestError
 from asyncruns.fleet import Fleet, Watch
 from asyncruns.fleet.fleet import ADDED_AT_ONCE
-from asyncruns.lifecycle import Phase, Reason, StatusChanged
+from asyncruns.lifecycle import CancelRefused, Phase, Reason, StatusChanged
 from asyncruns.temporal.messages import RunReport, ShardJob, ShardRun
 from asyncruns.temporal.reports import (
     asking_report,
@@ -37,6 +37,7 @@ from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.handover import Token, token_text
 from asyncruns.watch.logs import FLEET_LOG
+from asyncruns.watch.observers import Ended
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.outcome_clients import LeftBehind
 
@@ -48,6 +49,8 @@ ENDS_SHARE: Final = 0.2
 """Ends of so many of the runs are not gathered for longer than calls."""
 LONGEST_TELL_PAUSE_S: Final = 60.0
 TOLD_AT_ONCE: Final = 64
+REFUSED_S: Final = 15.0
+"""How long the end of a run is waited for whose cancel the server has refused."""
 
 
 class ShardFleet:
@@ -184,12 +187,9 @@ class ShardFleet:
     async def _watched(self, run: ShardRun, options: dict[str, Any]) -> tuple[AnyOutcome[Any], RunReport, bool]:
         """Return the outcome of a watch, its report, and whether the run waits for outputs of the workflow."""
         watch = begin_watch(self._fleet, run.token, options)
-        if self._cancels:
-            with contextlib.suppress(AsyncRunsError):  # how it ended is found below
-                await watch.cancel_run()
-        if has_outputs(run.token):
+        if has_outputs(run.token) and not self._cancels:
             await self._settle(run, watch)
-        outcome = await watch
+        outcome = await (cancelled(watch) if self._cancels else watch.wait())
         report = report_of(outcome, watch)
         if self._cancels or options.get("observe_only") or not needs_outputs(outcome):
             return outcome, finished_report(report), False
@@ -231,6 +231,30 @@ class ShardFleet:
 def _given_up(run: ShardRun, error: Exception, reason: Reason) -> tuple[AnyOutcome[Any], RunReport, bool]:
     report = report_of_error(run.token.ref, error, reason)
     return outcome_of_report(report, LeftBehind()), report, False
+
+
+async def cancelled(watch: Watch[Any]) -> AnyOutcome[Any]:
+    """Cancel the run of a watch, and return how it ended.
+
+    Raises:
+        Exception: Why the server has refused, if the run goes on.
+    """
+    refused: Exception | None = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None) as limit:
+            try:
+                await watch.created()  # a token is claimed in the background
+                await watch.cancel_run()
+            except AsyncRunsError as error:
+                refused = error
+                limit.reschedule(loop_time() + REFUSED_S)
+            async for event in watch:
+                if isinstance(event, Ended):
+                    return event.outcome
+                if isinstance(event, CancelRefused):  # it may just have ended; if not, it goes on
+                    refused = event.cause
+                    limit.reschedule(loop_time() + REFUSED_S)
+    raise refused or APIError(f"The run {watch.ref} was not cancelled")
 
 
 def begin_watch(fleet: Fleet[Any], token: Token, options: dict[str, Any]) -> Watch[Any]:

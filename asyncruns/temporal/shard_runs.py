@@ -35,7 +35,7 @@ class ShardRuns:
         ended: The others.
         again: Keys of the runs that the fleet is to watch again.
         rounds: How far the calls have come that are being answered, by the key of their run.
-        later: Keys of the runs whose calls are answered in the next history only.
+        later: Keys of the runs whose calls are answered when there is room for them.
     """
 
     def __init__(self, shard: Shard) -> None:
@@ -55,7 +55,7 @@ class ShardRuns:
     @property
     def is_answering(self) -> bool:
         """Whether calls are answered by tools, or what they came to is on its way; people may take their time."""
-        return any(progress.running for progress in self.rounds.values())
+        return any(each.running or len(each.outputs) >= each.calls for each in self.rounds.values())
 
     # Which runs a fleet is given
 
@@ -99,12 +99,6 @@ class ShardRuns:
         self.open[key] = replace(run, token=token, turn=run.turn + 1, rounds=run.rounds + answered)
         self.again[key] = None
 
-    def put_off(self, key: str) -> None:
-        """Put the calls of a run off to the next history: the run is watched again there, and asks for them."""
-        run = self.open[key]
-        self.open[key] = replace(run, turn=run.turn + 1)
-        self.later[key] = None
-
     def settle(self, key: str, turn: int) -> None:
         """Discard the outputs of a run that has gone on with them; of many runs, they would fill each new history."""
         run = self.open.get(key)
@@ -140,9 +134,10 @@ class ShardRuns:
             polls: Number of polls that earlier fleets have sent.
         """
         runs = dict(self.open)
-        for key, progress in self.rounds.items():
+        for key in (*self.later, *self.rounds):
             if (run := runs.get(key)) is not None:
-                runs[key] = replace(run, token=with_outputs(run.token, progress.outputs), turn=run.turn + 1)
+                outputs = self.rounds[key].outputs if key in self.rounds else ()
+                runs[key] = replace(run, token=with_outputs(run.token, outputs), turn=run.turn + 1)
         again = dict.fromkeys((*self._adding, *self.again, *self.later, *self.rounds))
         return replace(
             shard,
@@ -159,8 +154,12 @@ def _cut(error: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bare(token: Token) -> Token:
-    """Return a token that only says which run it is, and how its client is chosen."""
+    """Return a token that only says which run it is, and how its client is chosen.
+
+    Of the runs of a watch, the first and the last are enough: with all of them, it would grow by each round.
+    """
     record = token.record
     if record is None:
         return token
-    return replace(token, record=WatchRecord(key=record.key, ref=record.ref, refs=record.refs, label=record.label))
+    refs = tuple(dict.fromkeys((*record.refs[:1], *record.refs[-1:])))
+    return replace(token, record=WatchRecord(key=record.key, ref=record.ref, refs=refs, label=record.label))

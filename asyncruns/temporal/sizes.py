@@ -24,8 +24,8 @@ MOST_OUTPUTS: Final = 1_900_000
 """Bytes that the outputs of a round may have: they are submitted with what else is known of the run."""
 LARGEST_HISTORY_INPUT: Final = 1_800_000
 """Bytes of what a new history of a shard begins with."""
-LARGEST_PIECE: Final = 1_000_000
-"""Bytes of a piece of a list that is passed on in pieces."""
+LARGEST_PIECE: Final = 500_000
+"""Bytes of a piece of a list that is passed on in pieces; the SDK of Temporal warns from 512 KiB on."""
 LARGEST_REPORT: Final = 700_000
 """Bytes of the report of a run of a shard, which has the arguments of its calls twice."""
 LARGEST_OUTPUTS: Final = 600_000

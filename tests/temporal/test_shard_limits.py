@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from dev_server import Stage
 from shard_bench import TWO_ROUNDS, Bench, opened, start
+from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
 from asyncruns import AnyOutcome, InvalidRequestError, Reason, RunRef, ToolContext, Toolset
-from asyncruns.temporal import EndedRun, Shards, answer_call, desk, rounds, shard
+from asyncruns.temporal import EndedRun, Shards, answer_call, desk, open_calls, rounds, shard, shard_fleet
 from asyncruns.temporal.activities import Activities
-from asyncruns.temporal.messages import STATE, WATCH_SHARD, ShardState
+from asyncruns.temporal.messages import STATE, WATCH_SHARD, Shard, ShardState
 from asyncruns.temporal.sizes import LARGEST_OUTPUTS
-from asyncruns.testing import FunctionCall, Scenario
+from asyncruns.testing import Fault, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
 
@@ -236,21 +237,68 @@ async def test_a_workflow_runs_so_many_tools_at_a_time(
 # Long histories
 
 
-async def test_activities_grow_longer_while_a_slow_tool_holds_up_a_new_history(
+async def test_a_slow_tool_holds_up_a_new_history_and_no_other_run(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard.ShardWorkflow, "_is_long", lambda workflow: True)
-    monkeypatch.setattr(shard, "SOON_S", 0.1)
-    monkeypatch.setattr(shard, "LARGEST_HISTORY_INPUT", 0)  # so that all is in one history
-    bench.pause = 2.5
+    monkeypatch.setattr(shard.ShardWorkflow, "_may_begin_anew", lambda workflow: False)  # so that all is in one
+    monkeypatch.setattr(shard, "PAUSE_S", 0.3)
+    bench.pause = 6.0
     stage.emulator.script(Scenario(queued=0.0, working=0.0, rounds=((WEATHER,),)), assistant_id="asst_1")
     stage.emulator.script(Scenario(queued=0.0, working=1.0, rounds=((WEATHER,),)), assistant_id="asst_2")
     runs = [await stage.new_run(), await stage.new_run("asst_2")]
-    async with stage.worker(tools=bench.tools) as temporal:
+    async with stage.worker(tools=bench.tools, on_outcome=bench.tell) as temporal:
         shards = await start(stage, temporal, runs)
+        async with asyncio.timeout(15):
+            while len(bench.begun) < 2:
+                await asyncio.sleep(0.05)
+        assert not bench.told  # the first tool has not ended
         assert [each.outcome for each in await result_of(shards)] == ["Completed"] * 2
         assert await number_of(WATCH_SHARD, shards) < 10
-    assert len(bench.begun) == 2  # the second one is answered meanwhile
+
+
+async def lengths(temporal: TemporalClient, shards: Shards) -> list[int]:
+    """Return how many events each history of a shard has."""
+    name = shards.handles[0].id
+    found = [each async for each in temporal.list_workflows(f'WorkflowId="{name}"')]
+    histories = [temporal.get_workflow_handle(name, run_id=each.run_id).fetch_history() for each in found]
+    return [len((await history).events) for history in histories]
+
+
+async def test_calls_begin_only_if_their_history_has_room_for_what_they_add(
+    stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "MOST_EVENTS", 60)
+    stage.emulator.script(Scenario(queued=0.0, working=0.1, rounds=((WEATHER, WEATHER),)), assistant_id="asst_1")
+    runs = [await stage.new_run() for _ in range(20)]
+    async with stage.worker(tools=bench.tools) as temporal:
+        shards = await start(stage, temporal, runs)
+        assert [each.outcome for each in await result_of(shards)] == ["Completed"] * 20
+        assert max(await lengths(temporal, shards)) < 100
+    assert len(bench.begun) == 40
+    assert set(bench.begun.values()) == {1}
+
+
+async def test_a_full_history_that_can_have_no_next_one_gives_runs_up(
+    stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "MOST_EVENTS", 20)
+    monkeypatch.setattr(shard, "LARGEST_HISTORY_INPUT", 0)
+    stage.emulator.script(Scenario(queued=0.0, working=0.1, rounds=((REFUND, WEATHER),)), assistant_id="asst_1")
+    runs = [await stage.new_run() for _ in range(3)]
+    async with stage.worker(tools=bench.tools, on_outcome=bench.tell) as temporal:
+        shards = await start(stage, temporal, runs, people=["refund"])
+        async with asyncio.timeout(30):
+            while len(bench.told) + len(waiting := await open_calls(temporal, shards.handles[0].id)) < 3:
+                await asyncio.sleep(0.1)
+        for each in waiting:
+            await answer_call(temporal, shards.handles[0].id, each, "done")
+        ended = await result_of(shards)
+    given_up = [each for each in ended if each.outcome == "GaveUp"]
+    assert 1 <= len(given_up) <= 2
+    assert given_up[0].reason == "broke"
+    assert "too large" in given_up[0].cause
+    assert set(bench.told) == set(map(RunRef.of, runs))
 
 
 async def test_a_full_history_begins_no_calls(stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +357,54 @@ async def test_a_shard_that_is_cancelled_while_only_people_are_waited_for(stage:
         with pytest.raises(WorkflowFailureError):
             await result_of(shards)
     assert (await stage.client.threads.runs.retrieve(run.id, thread_id=run.thread_id)).status == "cancelled"
+
+
+async def test_a_refused_cancel_does_not_hold_up_a_shard(
+    stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_fleet, "REFUSED_S", 0.3)
+    stage.emulator.inject(Fault(on="cancel", status=403, times=None))
+    stage.emulator.script(Scenario(end="never"), assistant_id="asst_1")
+    run = await stage.new_run()
+    async with stage.worker(tools=bench.tools) as temporal:
+        shards = await start(stage, temporal, [run], on_exit="cancel", heartbeat_timeout=1.0)
+        await until_polled(stage)
+        await shards.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await result_of(shards)
+        (ended,) = (await shards.handles[0].query(STATE, result_type=ShardState)).ended
+    assert ended.outcome == "GaveUp"
+    assert "403" in ended.cause
+
+
+async def test_a_shard_that_is_cancelled_is_polled_no_more(stage: Stage, bench: Bench) -> None:
+    stage.emulator.script(Scenario(end="never"), assistant_id="asst_1")
+    run = await stage.new_run()
+    async with stage.worker(tools=bench.tools) as temporal:
+        shards = await start(stage, temporal, [run], heartbeat_timeout=1.0)
+        await until_polled(stage)
+        await shards.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await result_of(shards)
+        await asyncio.sleep(1.5)  # the worker learns of it by a heartbeat
+        polls = await until_polled(stage)
+        await asyncio.sleep(2.0)
+        assert await until_polled(stage) == polls
+
+
+async def until_polled(stage: Stage) -> int:
+    """Wait until runs were polled, and return how often."""
+    async with asyncio.timeout(15):
+        while not (polls := sum(each.operation == "poll" for each in stage.emulator.requests)):
+            await asyncio.sleep(0.05)
+    return polls
+
+
+def test_the_runs_of_a_cancelled_shard_share_its_budget() -> None:
+    workflow = shard.ShardWorkflow()
+    workflow._begin_with(Shard(runs=[], per_second=80.0))
+    workflow._name = "s"
+    assert workflow._job_to_cancel(0, 8, []).per_second == 10.0
 
 
 # Responses

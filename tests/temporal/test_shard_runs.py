@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from asyncruns import Completed, Failed, GaveUp, NeedsCaller, Reason, RunRef
 from asyncruns.lifecycle import Call, RunFault
@@ -75,7 +76,7 @@ def test_a_large_token_is_left_out() -> None:
 def test_runs_with_large_outputs_are_given_to_a_fleet_in_pieces() -> None:
     runs = ShardRuns(shard_of(6))
     for number in range(6):
-        runs.pass_on(key(number), with_outputs(Token(ref=ref_of(number)), [call_of(400_000)]))
+        runs.pass_on(key(number), with_outputs(Token(ref=ref_of(number)), [call_of(200_000)]))
     pieces = [runs.begin()]
     while runs.again:
         pieces.append(runs.take_again())
@@ -103,8 +104,8 @@ def test_runs_that_were_perhaps_not_added_are_added_again() -> None:
 
 def test_a_run_whose_calls_are_answered_is_not_given_to_a_fleet() -> None:
     runs = ShardRuns(shard_of(3))
-    runs.rounds[key(0)] = RoundProgress()
-    runs.put_off(key(1))
+    runs.rounds[key(0)] = RoundProgress(2)
+    runs.later[key(1)] = None
     runs.again = dict.fromkeys(map(key, range(3)))
     assert [run.key for run in runs.take_again()] == [key(2)]
     runs.added(is_certain=False)
@@ -116,9 +117,9 @@ def test_a_run_whose_calls_are_answered_is_not_given_to_a_fleet() -> None:
 
 def test_a_new_history_begins_with_the_outputs_that_exist_and_asks_for_the_other_calls_again() -> None:
     runs = ShardRuns(shard_of(3))
-    runs.rounds[key(0)] = RoundProgress()
+    runs.rounds[key(0)] = RoundProgress(2)
     runs.rounds[key(0)].outputs.append(call_of(5))
-    runs.put_off(key(1))
+    runs.later[key(1)] = None
     shard = runs.next_shard(Shard(runs=[], total=3), "host", 7)
     assert shard.again == [key(1), key(0)]
     assert [run.turn for run in shard.runs] == [1, 1, 0]
@@ -147,3 +148,23 @@ def test_outputs_with_which_runs_have_gone_on_are_discarded() -> None:
     assert json_size(runs.open[key(0)]) > 400_000
     assert json_size(runs.open[key(1)]) < 1_000
     assert runs.open[key(1)].turn == 1
+
+
+def test_of_the_runs_of_a_watch_the_first_and_the_last_are_kept() -> None:
+    runs = ShardRuns(shard_of(1))
+    token = with_outputs(Token(ref=ref_of(9)), [call_of(5)])
+    assert token.record is not None
+    refs = tuple(map(ref_of, (0, 5, 9)))
+    runs.pass_on(key(0), replace(token, record=replace(token.record, refs=refs)))
+    runs.settle(key(0), 1)
+    record = runs.open[key(0)].token.record
+    assert record is not None
+    assert record.refs == (ref_of(0), ref_of(9))
+
+
+def test_a_round_with_all_its_outputs_is_being_answered() -> None:
+    runs = ShardRuns(shard_of(1))
+    runs.rounds[key(0)] = RoundProgress(2)
+    assert not runs.is_answering
+    runs.rounds[key(0)].outputs += [call_of(5), call_of(5)]
+    assert runs.is_answering

@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 
 from asyncruns import Cancelled, Completed, GaveUp, NeedsCaller, Reason, RunRef, Toolset
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
-from asyncruns.temporal import activities
+from asyncruns.temporal import shard_fleet
 from asyncruns.temporal.activities import Activities
 from asyncruns.temporal.messages import CANCEL, RunReport
 from asyncruns.temporal.reports import outcome_of_report
@@ -275,7 +275,7 @@ async def test_a_workflow_watches_a_run_once(stage: Stage) -> None:
 
 
 async def test_a_refused_cancel_is_told_with_the_outcome(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities, "REFUSED_S", 0.3)
+    monkeypatch.setattr(shard_fleet, "REFUSED_S", 0.3)
     stage.emulator.script(ENDLESS, assistant_id="asst_1")
     stage.emulator.inject(Fault(on="cancel", status=403, times=None))
     async with stage.worker():
