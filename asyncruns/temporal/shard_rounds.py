@@ -118,7 +118,7 @@ class ShardRounds:
         return bool(self._given_up)
 
     def give_up_largest(self) -> bool:
-        """Give the run up whose calls have the most bytes of outputs; return False if there is none."""
+        """Stop to watch the run whose calls have the most bytes of outputs; return False if there is none."""
         rounds = self._runs.rounds
         key = max(rounds, key=lambda each: json_size([text for _, text, _ in rounds[each].outputs]), default=None)
         if key is not None:
