@@ -135,11 +135,11 @@ class Impatient:
 
 @workflow.defn
 class Both:
-    """Watches two runs at the same time."""
+    """Watches several runs at the same time."""
 
     @workflow.run
-    async def run(self, refs: list[RunRef]) -> list[str]:
-        return [type(each).__name__ for each in await asyncio.gather(*map(watch, refs))]
+    async def run(self, refs: list[RunRef], options: dict[str, Any]) -> list[str]:
+        return [type(each).__name__ for each in await asyncio.gather(*(watch(ref, **options) for ref in refs))]
 
 
 WORKFLOWS: list[type] = [Ask, AskNew, GoOn, Read, ReadNew, ByIds, Handled, Impatient, Both]
