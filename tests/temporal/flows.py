@@ -97,7 +97,7 @@ class Handled:
         return self.seen
 
     @workflow.run
-    async def run(self, ref: RunRef, handler: str, options: dict[str, Any]) -> AnyOutcome[Any]:
+    async def run(self, ref: RunRef | None, handler: str, options: dict[str, Any]) -> AnyOutcome[Any]:
         return await watch(ref, on_requires_action=getattr(self, handler), **options)
 
     def partly(self, calls: Calls) -> dict[str, Any]:
@@ -138,8 +138,9 @@ class Both:
     """Watches several runs at the same time."""
 
     @workflow.run
-    async def run(self, refs: list[RunRef], options: dict[str, Any]) -> list[str]:
-        return [type(each).__name__ for each in await asyncio.gather(*(watch(ref, **options) for ref in refs))]
+    async def run(self, refs: list[RunRef], options: dict[str, Any] | None = None) -> list[str]:
+        watches = [watch(ref, **(options or {})) for ref in refs]
+        return [type(each).__name__ for each in await asyncio.gather(*watches)]
 
 
 WORKFLOWS: list[type] = [Ask, AskNew, GoOn, Read, ReadNew, ByIds, Handled, Impatient, Both]

@@ -74,7 +74,7 @@ async def test_a_call_that_had_begun_is_not_passed_to_the_handler(stage: Stage) 
     stage.emulator.script(ONE, assistant_id="asst_1")
     token = await begun(stage)
     async with stage.worker():
-        found = await stage.run(flows.Handled.run, token, "largely", {})
+        found = await stage.run(flows.Handled.run, None, "largely", {"token": token})
     assert isinstance(found, Completed)
     assert UNKNOWN in next(iter(stage.emulator.submitted(found.ref.ids[-1])[0].values()))
 
