@@ -65,10 +65,8 @@ def report_of(
     token = token_in(outcome.token) if outcome.token else None
     if token is not None and before is not None:
         token = with_begun(token, before)
-    if kept := _outputs_in(token):
-        fields["outputs"] = outcome.outputs
-        if sorted(kept) == sorted(outcome.outputs):  # so that they are not in a payload twice
-            del fields["outputs"]
+    if outcome.outputs and sorted(_outputs_in(token)) == sorted(outcome.outputs):
+        del fields["outputs"]  # a payload may not hold them twice
     by = math.inf if watch is None else watch._answer_by
     return RunReport(
         outcome=fields,
