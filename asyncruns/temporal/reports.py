@@ -51,9 +51,7 @@ _RUNS: Final[Mapping[str, type[Any]]] = {
 }
 
 
-def report_of(
-    outcome: AnyOutcome[Any], watch: Watch[Any] | None = None, before: Token | None = None
-) -> RunReport:
+def report_of(outcome: AnyOutcome[Any], watch: Watch[Any] | None = None, before: Token | None = None) -> RunReport:
     """Return an outcome as a value; with its watch, also by when calls must be answered, and what the run has used.
 
     Args:
@@ -98,7 +96,10 @@ def _outputs_in(token: Token | None) -> Outputs:
 
 
 def begun_in(token: Token) -> tuple[CallRecord, ...]:
-    """Return the calls that had begun when the process of a watch ended: whether they had an effect is not known."""
+    """Return the calls that had begun when the process of a watch ended: what they have done is not known.
+
+    Those that a tool has left to the caller may run again.
+    """
     if token.record is None:
         return ()
     left = keys_left_open(token.record.outcome)
@@ -106,11 +107,10 @@ def begun_in(token: Token) -> tuple[CallRecord, ...]:
 
 
 def without_begun(token: Token) -> Token:
-    """Return a token without the calls that had begun: a workflow decides what becomes of them, and not the fleet."""
-    begun = begun_in(token)
-    if not begun or token.record is None:
+    """Return a token without the calls that have no output: a workflow decides what becomes of them, not a fleet."""
+    if token.record is None:
         return token
-    calls = tuple(call for call in token.record.calls if call not in begun)
+    calls = tuple(call for call in token.record.calls if call.output is not None)
     return replace(token, record=replace(token.record, calls=calls))
 
 

@@ -1,4 +1,4 @@
-"""What the handler of a workflow may return, and what is known of a round that is left to the caller; without a server."""
+"""What the handler of a workflow may return, and what the outcome of a round has; without a server."""
 
 from __future__ import annotations
 

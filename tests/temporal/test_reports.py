@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncruns import Call, GaveUp, NeedsCaller, Reason, RunRef
-from asyncruns.lifecycle.records import CallRecord, WatchRecord
+from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call
 from asyncruns.temporal.messages import RunReport
 from asyncruns.temporal.reports import (
     begun_in,
@@ -61,3 +61,15 @@ def test_calls_that_had_begun_are_kept_from_the_fleet() -> None:
     assert bare.record.calls == (done,)
     assert set((with_begun(bare, token).record or record).calls) == {done, begun}
     assert begun_in(Token(ref=REF)) == ()
+    assert without_begun(Token(ref=REF)) == Token(ref=REF)
+
+
+def test_calls_that_a_tool_has_left_may_run_again() -> None:
+    call = Call(id="c", name="f", arguments="{}")
+    calls = (CallRecord(key=key_of_call(call), call_id="c"),)
+    outcome = {"calls": [{"id": "c", "name": "f", "arguments": "{}"}]}
+    token = Token(ref=REF, record=WatchRecord(key="w", ref=REF, refs=(REF,), calls=calls, outcome=outcome))
+    assert begun_in(token) == ()
+    bare = without_begun(token)
+    assert bare.record is not None
+    assert bare.record.calls == ()

@@ -1,4 +1,4 @@
-"""Workflows that go on with the watch of another process, whose calls may have begun; and several observers of a run."""
+"""Workflows that go on with the watch of another process, whose calls may have begun; and observers."""
 
 from __future__ import annotations
 
