@@ -35,7 +35,7 @@ async def test_what_is_no_approval_is_no_denial(given: Any) -> None:
 
 
 async def test_outputs_for_other_calls_are_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="was not given: ..F.."):
+    with pytest.raises(InvalidRequestError, match=r"was not given: ..F.."):
         await answered(FUNCTION, {"F": "sunny"})
 
 

@@ -239,9 +239,9 @@ async def test_beside_a_handler_the_model_reads_of_a_call_that_was_cut(stage: St
     stage.emulator.script(of(city("pay"), city("pay")), model="gpt")
     stage.emulator.inject(Fault(on="poll", rewrite=cut_off, times=None))
     async with stage.worker():
-        run = await stage.new_response()
-        assert isinstance(await stage.run(flows.Handled.run, RunRef.of(run), "largely", options), Completed)
-    told, handled = stage.emulator.submitted(run.id)[0].values()
+        found = await stage.run(flows.Handled.run, RunRef.of(await stage.new_response()), "largely", options)
+    assert isinstance(found, Completed)
+    told, handled = stage.emulator.submitted(found.ref.ids[-1])[0].values()
     assert "cut off" in told
     assert handled.startswith("xxx")
 
