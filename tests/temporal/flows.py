@@ -139,7 +139,8 @@ class Both:
 
     @workflow.run
     async def run(self, refs: list[RunRef], options: dict[str, Any] | None = None) -> list[str]:
-        watches = [watch(ref, **(options or {})) for ref in refs]
+        given: dict[str, Any] = options or {}
+        watches = [watch(ref, **given) for ref in refs]
         return [type(each).__name__ for each in await asyncio.gather(*watches)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from asyncruns import Call, GaveUp, NeedsCaller, Reason, RunRef
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, key_of_call
 from asyncruns.temporal.messages import RunReport
@@ -21,7 +23,7 @@ REF = RunRef("thread.run", ("t", "r"))
 LARGE = "x" * 1_000_000
 
 
-def outcome_with(outputs: list[tuple[str, str]], token: Token | None) -> NeedsCaller:
+def outcome_with(outputs: list[tuple[str, str]], token: Token | None) -> NeedsCaller[Any]:
     fields = {"outcome": "NeedsCaller", "ref": REF.to_dict(), "reason": "unanswered", "outputs": outputs}
     outcome = outcome_of_report(RunReport(outcome=fields, token=token), WorkflowClient())
     assert isinstance(outcome, NeedsCaller)
