@@ -32,7 +32,7 @@ from asyncruns.lifecycle import CancelRefused, OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.cold import noted_before, until_pause
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
-from asyncruns.temporal.reports import outcome_of_report, report_of
+from asyncruns.temporal.reports import outcome_of_report, report_of, without_begun
 from asyncruns.temporal.resident_fleets import ResidentFleets
 from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet, begin_watch
 from asyncruns.temporal.sizes import LARGEST_REPORT, check_result, checked_report, fitting, is_unlimited
@@ -113,9 +113,9 @@ class Activities:
     async def _followed_up(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
             async for event in watch:
-                if isinstance(event, OutputsSubmitted):
+                if isinstance(event, OutputsSubmitted) and watch.outcome is None:
                     watch.cancel()
-                    return RunReport(token=token_in(watch.token()))
+                    return RunReport(token=without_begun(token_in(watch.token())))  # no tool runs here
                 if isinstance(event, Ended):
                     return report_of(event.outcome, watch)
             raise _taken_over(watch.ref)

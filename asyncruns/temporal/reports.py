@@ -108,7 +108,7 @@ def begun_in(token: Token) -> tuple[CallRecord, ...]:
 
 def without_begun(token: Token) -> Token:
     """Return a token without the calls that have no output: a workflow decides what becomes of them, not a fleet."""
-    if token.record is None:
+    if token.record is None or all(call.output is not None for call in token.record.calls):
         return token
     calls = tuple(call for call in token.record.calls if call.output is not None)
     return replace(token, record=replace(token.record, calls=calls))
