@@ -15,6 +15,7 @@ from asyncruns.fleet.hub import Hub
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
+from asyncruns.lifecycle.values import AnySnapshot
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
 from asyncruns.watch.handover import HandedOver, token_for
@@ -317,6 +318,11 @@ class Watch(AsyncOnly, Generic[R]):
     def _next_poll_at(self) -> float:
         """When the next poll is due, by the loop's clock; infinity if none is planned, or while one is in flight."""
         return self._member.poll_at
+
+    @property
+    def _snapshot(self) -> AnySnapshot | None:
+        """What the last poll that succeeded has shown; None if none did."""
+        return self._member.machine.snapshot
 
     @property
     def _answer_by(self) -> float:

@@ -17,7 +17,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from asyncruns._loop import loop_time, wall_time
-from asyncruns.abc import RunClient
+from asyncruns.abc import Dialect, RunClient
 from asyncruns.client.client import Client
 from asyncruns.errors import (
     APIStatusError,
@@ -29,8 +29,9 @@ from asyncruns.errors import (
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle import OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
+from asyncruns.temporal.cold import noted_before, until_pause
 from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
-from asyncruns.temporal.reports import outcome_of_report, report_of
+from asyncruns.temporal.reports import outcome_of_report, report_of, without_begun
 from asyncruns.temporal.resident_fleets import ResidentFleets
 from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet, begin_watch, cancelled
 from asyncruns.temporal.sizes import LARGEST_REPORT, check_result, checked_report, fitting, is_unlimited
@@ -45,11 +46,6 @@ from asyncruns.watch.to_outcome import create_guard_for
 
 T = TypeVar("T")
 
-COLD_PAUSE_S: Final = 20.0
-"""Longer pauses between two polls of a cold watch are spent without an activity."""
-COLD_SHARE: Final = 0.05
-"""A cold watch polls again after this part of the time that it has taken so far, or later."""
-LONGEST_COLD_S: Final = 300.0
 STOPPING_S: Final = 1.0
 """How long a worker that stops goes on to watch: until then, the next activity might be given to it, and be lost."""
 STOPPING_PAUSE: Final = timedelta(milliseconds=100)
@@ -84,7 +80,7 @@ class Activities:
         self._toolsets = toolsets
         self._context_factory = context_factory
         self._on_outcome = on_outcome
-        self._watches: dict[tuple[str | None, RunRef, bool], Watch[Any]] = {}
+        self._watches: dict[tuple[str | None, RunRef, str], Watch[Any]] = {}
         self.host: str = host
 
     async def aclose(self) -> None:
@@ -96,7 +92,7 @@ class Activities:
     @activity.defn(name=names.WATCH)
     async def watch(self, job: WatchJob) -> RunReport:
         """Watch a run until it ends or needs the caller; in a cold watch, for one poll or a few."""
-        async with _asyncruns_errors(), heartbeats(job.heartbeat, outage_before()):
+        async with _asyncruns_errors(), heartbeats(job.heartbeat, *activity.info().heartbeat_details):
             return checked_report(await self._watched(job))
 
     @activity.defn(name=names.FOLLOW_UP)
@@ -107,15 +103,16 @@ class Activities:
 
     async def _watched(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
-            outcome = await until_stopped(_cold(watch, job) if job.is_cold else watch.wait())
-            return report_of(outcome, watch)
+            without_expiry = self._dialect_of(job).without_expiry
+            waiting = until_pause(watch, job, without_expiry) if job.is_cold else watch.wait()
+            return report_of(await until_stopped(waiting), watch, job.token)
 
     async def _followed_up(self, job: WatchJob) -> RunReport:
         async with self._watching(job) as watch:
             async for event in watch:
-                if isinstance(event, OutputsSubmitted):
+                if isinstance(event, OutputsSubmitted) and watch.outcome is None:
                     watch.cancel()
-                    return RunReport(token=token_in(watch.token()))
+                    return RunReport(token=without_begun(token_in(watch.token())))  # no tool runs here
                 if isinstance(event, Ended):
                     return report_of(event.outcome, watch)
             raise _taken_over(watch.ref)
@@ -138,11 +135,13 @@ class Activities:
     @asynccontextmanager
     async def _watching(self, job: WatchJob) -> AsyncIterator[Watch[Any]]:
         options = {**job.options, **self._outage_left(job)}
-        if job.give_up_at is not None:
-            options["timeout"] = max(job.give_up_at - wall_time(), 0.0)
+        give_up_at = noted_before().give_up_at if job.give_up_at is None else job.give_up_at
+        if give_up_at is not None:
+            options["timeout"] = max(give_up_at - wall_time(), 0.0)
         observes = bool(options.get("observe_only"))
         fleet = await self._fleets.shared(observes=observes)
-        whose = (activity.info().workflow_id, job.token.ref, observes)
+        info = activity.info()  # a workflow may have several observers of a run
+        whose = (info.workflow_id, job.token.ref, info.activity_id if observes else "")
         if (earlier := self._watches.get(whose)) is not None:
             earlier.cancel()  # of an activity that was given up, and does not know yet: it would share its poll
         watch = self._watches[whose] = begin_watch(fleet, job.token, options)
@@ -160,11 +159,14 @@ class Activities:
 
     def _outage_left(self, job: WatchJob) -> dict[str, Any]:
         """Return how much longer an outage may be that earlier attempts of a cold watch have noted."""
-        since = outage_before()
+        since = noted_before().outage_since
         if since is None:
             return {}
-        most = job.options.get("max_outage", self._client.for_run(job.token.run).dialect.max_outage)
+        most = job.options.get("max_outage", self._dialect_of(job).max_outage)
         return {} if most is None else {"max_outage": max(since + most - wall_time(), 0.0)}
+
+    def _dialect_of(self, job: WatchJob) -> Dialect[Any]:
+        return self._client.for_run(job.token.run).dialect
 
     # Calls
 
@@ -186,7 +188,7 @@ class Activities:
     @activity.defn(name=names.IF_INTERRUPTED)
     async def interrupted(self, job: CallJob) -> CallResult:
         """Return what the tool's `if_interrupted` says of a call that had begun when its worker ended."""
-        toolset = self._toolset(job.toolset)
+        toolset = Toolset() if self._lacks_tools(job.toolset) else self._toolset(job.toolset)
         async with heartbeats(job.heartbeat):
             try:
                 output = await toolset.output_of_interrupted(job.call)
@@ -315,32 +317,6 @@ def _taken_over(ref: RunRef) -> ApplicationError:
     )
 
 
-async def _cold(watch: Watch[Any], job: WatchJob) -> Any:
-    """Return the outcome of a watch, or end the attempt if its next poll is not soon.
-
-    Raises:
-        ApplicationError: The run goes on; it says when the next attempt is to begin.
-    """
-    finished = asyncio.ensure_future(watch.wait())
-    try:
-        while not finished.done():
-            pause = _cold_pause(watch, job)
-            # an outage that is over must not count for the next one, so this attempt ends with it
-            shortest = 0.0 if outage_before() is not None and watch._outage_since is None else COLD_PAUSE_S
-            if watch.polls and shortest < pause < math.inf:
-                _note_outage(watch)
-                raise ApplicationError(
-                    f"The run {watch.ref} goes on ({watch.status}); it is polled again in {pause:.0f} s",
-                    type=names.NOT_OVER,
-                    next_retry_delay=timedelta(seconds=pause),
-                    category=ApplicationErrorCategory.BENIGN,
-                )
-            await asyncio.wait({finished}, timeout=1.0)
-        return await finished
-    finally:
-        finished.cancel()
-
-
 async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
     """Return what this returns, unless the worker begins to stop: then another one is to go on soon.
 
@@ -369,47 +345,18 @@ async def _stopping() -> None:
     await asyncio.sleep(STOPPING_S)
 
 
-def outage_before() -> float | None:
-    """Return since when all polls of a cold watch have failed, in seconds since the epoch; None if the last did not.
-
-    Its earlier attempts have noted it in their heartbeats: when one is lost, an outage counts from a later time.
-    """
-    noted = activity.info().heartbeat_details
-    return noted[0] if noted and isinstance(noted[0], int | float) else None
-
-
-def _note_outage(watch: Watch[Any]) -> None:
-    if watch._outage_since is None:
-        activity.heartbeat()
-        return
-    since, before = wall_time() + watch._outage_since - loop_time(), outage_before()
-    activity.heartbeat(since if before is None else min(since, before))
-
-
-def _cold_pause(watch: Watch[Any], job: WatchJob) -> float:
-    """Return the seconds to the next poll; infinity if none is planned.
-
-    Each attempt is a new watch, so how long all of them have taken counts.
-    """
-    if watch._next_poll_at == math.inf:
-        return math.inf  # one is in flight
-    taken = wall_time() - activity.info().scheduled_time.timestamp()
-    pause = max(watch._next_poll_at - loop_time(), min(COLD_SHARE * taken, LONGEST_COLD_S))
-    return pause if job.give_up_at is None else min(pause, job.give_up_at - wall_time())
-
-
 @asynccontextmanager
-async def heartbeats(timeout: float, outage_since: float | None = None) -> AsyncIterator[None]:
+async def heartbeats(timeout: float, *details: Any) -> AsyncIterator[None]:
     """Send heartbeats while the block is entered, so that the server notices soon that this worker has died.
 
     Args:
         timeout: The heartbeat timeout, in seconds.
-        outage_since: For the next attempt: see `outage_before`.
+        *details: What the heartbeats of an earlier attempt had, for the next one.
     """
 
     async def beat() -> None:
         while True:
-            activity.heartbeat(*([] if outage_since is None else [outage_since]))
+            activity.heartbeat(*details)
             await asyncio.sleep(timeout / 3)
 
     beating = asyncio.create_task(beat(), name="asyncruns heartbeats")

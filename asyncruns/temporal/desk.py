@@ -11,12 +11,12 @@ from typing import Any, Final
 from temporalio import workflow
 
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import Call, CallKind, RunRef
+from asyncruns.lifecycle import Call, RunRef
+from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.messages import ANSWER, OPEN_CALLS, OpenCall, PersonsAnswer
 from asyncruns.temporal.search_attributes import note_waiting
-from asyncruns.temporal.sizes import LARGEST_PAYLOAD, json_size
-from asyncruns.watch.call_answerer import texts_of
+from asyncruns.temporal.sizes import LARGEST_PAYLOAD, first_piece, json_size
 
 MOST_TOOLS_AT_ONCE: Final = 500
 """Tools of a workflow that run at a time: the server refuses more than 2,000 pending activities of one workflow."""
@@ -34,9 +34,10 @@ class Desk:
         self._open: dict[tuple[str, ...], OpenCall] = {}
         self._outputs: dict[tuple[str, ...], str] = {}
         self._room: dict[tuple[str, ...], float] = {}  # bytes that an output may have
+        self._asked = 0  # number of calls that have waited so far
         self.tools: asyncio.Semaphore = asyncio.Semaphore(MOST_TOOLS_AT_ONCE)
         self.watched: set[RunRef] = set()
-        workflow.set_query_handler(OPEN_CALLS, self.open_calls)
+        workflow.set_query_handler(OPEN_CALLS, self.open_calls_from)
         workflow.set_update_handler(ANSWER, self._answer, validator=self._check)
 
     @property
@@ -47,6 +48,11 @@ class Desk:
     def open_calls(self) -> list[OpenCall]:
         """Return the calls that wait."""
         return list(self._open.values())
+
+    def open_calls_from(self, number: int = 0) -> list[OpenCall]:
+        """Return the calls that wait, from a number on: the first of them, if a payload does not hold all."""
+        calls = [each for each in self._open.values() if each.number >= number]
+        return calls[: first_piece(calls)]
 
     async def output_of(self, call: Call, ref: RunRef, label: Any, room: float = LARGEST_PAYLOAD) -> str:
         """Wait until a person has answered a call, and return the output. Safe to cancel: the call waits no more.
@@ -59,7 +65,9 @@ class Desk:
         """
         key = (*ref.ids, key_of_call(call))
         self._room[key] = room
-        self._open[key] = OpenCall(call=call, ref=ref, label=label, asked_at=workflow.now().timestamp())
+        asked_at = workflow.now().timestamp()
+        self._open[key] = OpenCall(call=call, ref=ref, label=label, asked_at=asked_at, number=self._asked)
+        self._asked += 1
         note_waiting(for_people=True)
         try:
             await workflow.wait_condition(lambda: key in self._outputs)
@@ -93,9 +101,10 @@ class Desk:
         return found[0]
 
     def _check(self, answer: PersonsAnswer) -> None:
-        key, _ = self._find(answer)
+        key, found = self._find(answer)
         if key in self._outputs:
             raise InvalidRequestError(f"The call {answer.call_id!r} was answered already")
+        check_answers(((found.call, answer.output),))
         size, room = json_size(answer.output), self._room[key]
         if size > room:
             raise InvalidRequestError(
@@ -103,9 +112,7 @@ class Desk:
             )
 
     async def _answer(self, answer: PersonsAnswer) -> None:
-        key, found = self._find(answer)
-        if found.call.kind is CallKind.APPROVAL:
-            texts_of({found.call.id: answer.output})
+        key, _ = self._find(answer)
         self._outputs[key] = answer.output
 
 

@@ -281,12 +281,14 @@ class OpenCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
         ref: The ref of its run.
         label: The label of the watch.
         asked_at: Since when it waits, in seconds since the epoch.
+        number: Its number among the calls that have waited in the workflow, from 0 on.
     """
 
     call: Call
     ref: RunRef
     label: Any = None
     asked_at: float = 0.0
+    number: int = 0
 
 
 class PersonsAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):

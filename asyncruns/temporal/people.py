@@ -24,10 +24,14 @@ async def open_calls(temporal: TemporalClient, workflow_id: str) -> list[OpenCal
         temporalio.service.RPCError: There is no such workflow, or Temporal cannot be reached.
         temporalio.client.WorkflowQueryFailedError: Its worker has no `AsyncRunsPlugin`.
     """
-    found: list[OpenCall] = await temporal.get_workflow_handle(workflow_id).query(
-        OPEN_CALLS, result_type=list[OpenCall]
-    )
-    return found
+    handle = temporal.get_workflow_handle(workflow_id)
+    found: list[OpenCall] = []
+    while True:  # in pieces, as a payload may not hold all
+        number = found[-1].number + 1 if found else 0
+        piece: list[OpenCall] = await handle.query(OPEN_CALLS, number, result_type=list[OpenCall])
+        if not piece:
+            return found
+        found += piece
 
 
 async def answer_call(
@@ -45,7 +49,8 @@ async def answer_call(
         run: The run, if several runs of the workflow may have calls with this id.
 
     Raises:
-        InvalidRequestError: No such call waits, or it was answered already, or the output has no JSON.
+        InvalidRequestError: No such call waits, or it was answered already; or the output has no JSON, is too large, or
+            is no approval although the call waits for one.
         temporalio.service.RPCError: There is no such workflow, or it has ended, or Temporal cannot be reached.
     """
     call_id = call if isinstance(call, str) else call.call.id

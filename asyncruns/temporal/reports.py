@@ -14,7 +14,8 @@ from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import ForeignError
 from asyncruns.fleet import Watch
-from asyncruns.lifecycle import Call, Reason, RunFault, RunRef, TokenUsage
+from asyncruns.lifecycle import Call, Outputs, Reason, RunFault, RunRef, TokenUsage
+from asyncruns.lifecycle.records import CallRecord
 from asyncruns.temporal.messages import RunReport
 from asyncruns.temporal.sizes import json_size
 from asyncruns.watch.handover import Token, token_in, token_text
@@ -28,6 +29,7 @@ from asyncruns.watch.outcome import (
     Incomplete,
     NeedsCaller,
 )
+from asyncruns.watch.recorder import keys_left_open
 from asyncruns.wire import Batch, MessageBatch, ModelResponse, Run
 from asyncruns.wire.codec import convert
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE, THREAD_RUN
@@ -49,13 +51,24 @@ _RUNS: Final[Mapping[str, type[Any]]] = {
 }
 
 
-def report_of(outcome: AnyOutcome[Any], watch: Watch[Any] | None = None) -> RunReport:
-    """Return an outcome as a value; with its watch, also by when calls must be answered, and what the run has used."""
-    token = outcome.token
+def report_of(outcome: AnyOutcome[Any], watch: Watch[Any] | None = None, before: Token | None = None) -> RunReport:
+    """Return an outcome as a value; with its watch, also by when calls must be answered, and what the run has used.
+
+    Args:
+        outcome: The outcome.
+        watch: The watch, if it was in this process.
+        before: The token that the watch has gone on from.
+    """
+    fields = outcome.to_dict()
+    token = token_in(outcome.token) if outcome.token else None
+    if token is not None and before is not None:
+        token = with_begun(token, before)
+    if outcome.outputs and sorted(_outputs_in(token)) == sorted(outcome.outputs):
+        del fields["outputs"]  # a payload may not hold them twice
     by = math.inf if watch is None else watch._answer_by
     return RunReport(
-        outcome=outcome.to_dict(),
-        token=token_in(token) if token else None,
+        outcome=fields,
+        token=token,
         answer_by=wall_time() + by - loop_time() if by < math.inf else None,
         used=TokenUsage() if watch is None else _used_by(outcome),
     )
@@ -77,10 +90,42 @@ def has_outputs(token: Token) -> bool:
     return token.record is not None and any(call.output is not None for call in token.record.calls)
 
 
-def report_of_error(ref: RunRef, error: BaseException, reason: Reason) -> RunReport:
-    """Return the report of a run that can't be watched, or no longer."""
+def _outputs_in(token: Token | None) -> Outputs:
+    calls = () if token is None or token.record is None else token.record.calls
+    return tuple((call.call_id, call.output) for call in calls if call.output is not None)
+
+
+def begun_in(token: Token) -> tuple[CallRecord, ...]:
+    """Return the calls that had begun when the process of a watch ended: what they have done is not known.
+
+    Those that a tool has left to the caller may run again.
+    """
+    if token.record is None:
+        return ()
+    left = keys_left_open(token.record.outcome)
+    return tuple(call for call in token.record.calls if call.output is None and call.key not in left)
+
+
+def without_begun(token: Token) -> Token:
+    """Return a token without the calls that have no output: a workflow decides what becomes of them, not a fleet."""
+    if token.record is None or all(call.output is not None for call in token.record.calls):
+        return token
+    calls = tuple(call for call in token.record.calls if call.output is not None)
+    return replace(token, record=replace(token.record, calls=calls))
+
+
+def with_begun(token: Token, before: Token) -> Token:
+    """Return a token with the calls that had begun before, of which it has nothing."""
+    if not (begun := begun_in(before)) or token.record is None:
+        return token
+    calls = {call.key: call for call in (*begun, *token.record.calls)}
+    return replace(token, record=replace(token.record, calls=tuple(calls.values())))
+
+
+def report_of_error(ref: RunRef, error: BaseException, reason: Reason, at: float) -> RunReport:
+    """Return the report of a run that can't be watched, or no longer; `at` is in seconds since the epoch."""
     cause = {"type": type(error).__name__, "message": cut_message(str(error))}
-    fields = {"outcome": GaveUp.__name__, "ref": ref.to_dict(), "refs": [ref.to_dict()], "at": wall_time()}
+    fields = {"outcome": GaveUp.__name__, "ref": ref.to_dict(), "refs": [ref.to_dict()], "at": at}
     return RunReport(outcome={**fields, "reason": reason.value, "cause": cause})
 
 
@@ -134,7 +179,7 @@ def outcome_of_report(
         reason=_reason_in(fields.get("reason")),
         cause=_error_in(fields.get("cause")),
         calls=calls_in(fields.get("calls", ())),
-        outputs=tuple((call_id, text) for call_id, text in fields.get("outputs", ())),
+        outputs=tuple((call_id, text) for call_id, text in fields.get("outputs", _outputs_in(report.token))),
         cancel_requested=fields.get("cancel_requested", False),
         cancel_error=_error_in(fields.get("cancel_error")),
         label=fields.get("label"),

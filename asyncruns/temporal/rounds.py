@@ -23,7 +23,9 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from asyncruns import errors
 from asyncruns.errors import APIError, AsyncRunsError, ConfigurationError, ForeignError, InvalidRequestError
 from asyncruns.lifecycle import Call, CallKind, Reason, RunRef
+from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
+from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.desk import desk
 from asyncruns.temporal.messages import (
     CALL,
@@ -35,10 +37,11 @@ from asyncruns.temporal.messages import (
     RunReport,
     WatchJob,
 )
-from asyncruns.temporal.reports import needs_outputs
+from asyncruns.temporal.reports import begun_in, needs_outputs
 from asyncruns.temporal.sizes import ADVICE, MOST_OUTPUTS, json_size
+from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts
-from asyncruns.watch.call_answerer import Calls, GivenOutputs, texts_of
+from asyncruns.watch.call_answerer import Calls, GivenOutputs, known_calls, texts_of
 from asyncruns.watch.outcome import AnyOutcome
 
 ONCE: Final = RetryPolicy(maximum_attempts=1)
@@ -55,6 +58,7 @@ NOT_REGISTERED: Final = ("NotFoundError", "is not registered on this worker")
 T = TypeVar("T")
 
 LATE: Final = CallResult(output=TIMED_OUT_OUTPUT, failed=True)
+_NO_TOOLS: Final = Toolset()
 
 WorkflowHandler = Callable[[Calls], Awaitable[GivenOutputs | None] | GivenOutputs | None]
 OutputsOfCalls = tuple[tuple[Call, str, bool], ...]
@@ -87,6 +91,7 @@ class CallRound(Struct, frozen=True, kw_only=True):
         metadata: The metadata of the run.
         answer_by: When they must be answered, in seconds since the epoch; infinity if there is no limit.
         room: How many bytes their outputs may have together; infinity if there is no limit.
+        begun: The keys of calls that had begun when the process that ran them ended.
     """
 
     ref: RunRef
@@ -94,6 +99,11 @@ class CallRound(Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any]
     answer_by: float = math.inf
     room: float = math.inf
+    begun: frozenset[str] = frozenset()
+
+    def has_begun(self, call: Call) -> bool:
+        """Return whether a call had begun, so that its tool says what becomes of it; not of a question."""
+        return call.kind is CallKind.FUNCTION and key_of_call(call) in self.begun
 
 
 class RoundResult(Struct, frozen=True, kw_only=True):
@@ -130,6 +140,7 @@ def round_of(
         metadata=dict(metadata) if isinstance(metadata, Mapping) else {},
         answer_by=min((at for at in (report.answer_by, give_up_at) if at is not None), default=math.inf),
         room=(room or MOST_OUTPUTS) if report.is_limited else math.inf,
+        begun=frozenset() if report.token is None else frozenset(call.key for call in begun_in(report.token)),
     )
 
 
@@ -162,7 +173,7 @@ async def answer_round(round_: CallRound, how: Answering, progress: RoundProgres
     `progress`.
 
     Raises:
-        InvalidRequestError: The outputs of the handler are too large.
+        InvalidRequestError: The outputs of the handler are too large, or for other calls, or no approval.
         Exception: What the handler of the workflow raised.
     """
     progress = progress or RoundProgress(len(round_.calls))
@@ -203,7 +214,7 @@ async def _until(tasks: list[asyncio.Task[CallResult]], until: float) -> list[Ca
 
 
 async def _handled(round_: CallRound, how: Answering) -> dict[str, str]:
-    whole = [call for call in round_.calls if not call.is_cut]
+    whole = [call for call in round_.calls if not call.is_cut and not round_.has_begun(call)]
     if how.handler is None or not whole:
         return {}
     asked = Calls(whole, RunFacts(ref=round_.ref, metadata=round_.metadata), None)
@@ -217,6 +228,7 @@ async def _handled(round_: CallRound, how: Answering) -> dict[str, str]:
         finally:
             task.cancel()
     texts = {} if given is None else dict(texts_of(given))
+    check_answers(tuple((call, texts[call.id]) for call in known_calls(texts, whole)))
     if (size := _size_of(texts)) > round_.room:
         raise InvalidRequestError(
             f"The outputs of on_requires_action have {size} bytes, and {round_.room:.0f} fit into a payload of "
@@ -250,8 +262,11 @@ async def _answer_one(call: Call, round_: CallRound, how: Answering, progress: R
 
 
 async def _result_of(call: Call, round_: CallRound, how: Answering) -> CallResult:
-    if how.tools is None or call.kind is not CallKind.FUNCTION:
+    if call.kind is not CallKind.FUNCTION:
         return CallResult()
+    has_begun = round_.has_begun(call)
+    if how.tools is None:
+        return await _told_of_interruption(call) if has_begun else CallResult()
     job = CallJob(
         call=call,
         ref=round_.ref,
@@ -264,14 +279,21 @@ async def _result_of(call: Call, round_: CallRound, how: Answering) -> CallResul
     )
     pause = pauses(RERUN_S)
     while True:
-        try:
-            return await run_activity(CALL, job, CallResult, ONCE, f"{call.name} {call.id}")
-        except ActivityError:
-            pass  # it had begun, and how it ended is not known
+        if not has_begun:
+            try:
+                return await run_activity(CALL, job, CallResult, ONCE, f"{call.name} {call.id}")
+            except ActivityError:
+                pass  # it had begun, and how it ended is not known
+        has_begun = False
         found = await run_activity(IF_INTERRUPTED, job, CallResult, None, f"interrupted: {call.name} {call.id}")
         if found.output is not None or found.cause:
             return found
         await workflow.sleep(next(pause))
+
+
+async def _told_of_interruption(call: Call) -> CallResult:
+    output = await _NO_TOOLS.output_of_interrupted(call)
+    return CallResult() if output is None else CallResult(output=output.text, failed=True)
 
 
 class HeartbeatJob(Protocol):
@@ -380,10 +402,11 @@ async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) ->
 
 def unanswered(outcome: AnyOutcome[Any], done: RoundResult) -> AnyOutcome[Any]:
     """Return the outcome of a watch of which some calls are left to the caller."""
+    outputs = {**dict(outcome.outputs), **{call.id: text for call, text, _ in done.outputs}}
     return replace(
         outcome,
         calls=done.left,
-        outputs=tuple((call.id, text) for call, text, _ in done.outputs),
+        outputs=tuple(outputs.items()),
         reason=Reason.HANDLER_FAILED if done.cause else Reason.UNANSWERED,
         cause=ForeignError("asyncruns.errors.CallNotAnsweredError", done.cause) if done.cause else None,
     )

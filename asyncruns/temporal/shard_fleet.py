@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import anyio
 from msgspec.structs import replace
 
-from asyncruns._loop import loop_time
+from asyncruns._loop import loop_time, wall_time
 from asyncruns.client.client import Client
 from asyncruns.errors import APIError, AsyncRunsError, InvalidRequestError
 from asyncruns.fleet import Fleet, Watch
@@ -31,6 +31,7 @@ from asyncruns.temporal.reports import (
     outcome_of_report,
     report_of,
     report_of_error,
+    without_begun,
 )
 from asyncruns.temporal.sizes import first_piece, json_size
 from asyncruns.user_code import Raised
@@ -190,7 +191,7 @@ class ShardFleet:
         if has_outputs(run.token) and not self._cancels:
             await self._settle(run, watch)
         outcome = await (cancelled(watch) if self._cancels else watch.wait())
-        report = report_of(outcome, watch)
+        report = report_of(outcome, watch, run.token)
         if self._cancels or options.get("observe_only") or not needs_outputs(outcome):
             return outcome, finished_report(report), False
         report = asking_report(report)
@@ -229,7 +230,7 @@ class ShardFleet:
 
 
 def _given_up(run: ShardRun, error: Exception, reason: Reason) -> tuple[AnyOutcome[Any], RunReport, bool]:
-    report = report_of_error(run.token.ref, error, reason)
+    report = report_of_error(run.token.ref, error, reason, wall_time())
     return outcome_of_report(report, LeftBehind()), report, False
 
 
@@ -258,7 +259,12 @@ async def cancelled(watch: Watch[Any]) -> AnyOutcome[Any]:
 
 
 def begin_watch(fleet: Fleet[Any], token: Token, options: dict[str, Any]) -> Watch[Any]:
-    """Watch the run of a token, which may say no more than which run that is."""
-    if token.record is None and token.parameters is None and not token.lacks:
+    """Watch the run of a token, which may say no more than which run that is.
+
+    Raises:
+        InvalidRequestError: The token is of a watch in a journal: what has begun there would begin again.
+    """
+    token = without_begun(token)
+    if not token.key and token.record is None and token.parameters is None and not token.lacks:
         return fleet.watch(token.ref, **options)
     return fleet.watch(token=token_text(token), **options)

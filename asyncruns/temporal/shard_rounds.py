@@ -194,9 +194,8 @@ class ShardRounds:
         """Finish the watch of a run whose calls, or what followed them, raised an unexpected error."""
         token = self._runs.open[key].token
         cause = error.cause if isinstance(error, ActivityError) and error.cause else error
-        await self._tell(
-            key, token, outcome_of_report(report_of_error(token.ref, cause, Reason.BROKE), WorkflowClient())
-        )
+        report = report_of_error(token.ref, cause, Reason.BROKE, workflow.time())
+        await self._tell(key, token, outcome_of_report(report, WorkflowClient()))
 
     async def _tell(self, key: str, token: Token, outcome: AnyOutcome[Any]) -> None:
         """Finish a watch in a way that the fleet has not told."""

@@ -429,7 +429,7 @@ def _answers_of(given: Any, calls: tuple[Call, ...], read: _Read) -> tuple[Answe
         outputs = dict(pairs)
         if len(outputs) < len(pairs):
             raise InvalidRequestError("The handler returned two outputs for one call")  # noqa: TRY301
-        answered = [(call, outputs[call.id]) for call in _known(outputs, calls)]
+        answered = [(call, outputs[call.id]) for call in known_calls(outputs, calls)]
         ready = _checked([(call, output) for call, output in answered if not inspect.isawaitable(output)])
     except InvalidRequestError:
         for output in (*_values_in(given), *(output for _, output in pairs)):
@@ -438,7 +438,13 @@ def _answers_of(given: Any, calls: tuple[Call, ...], read: _Read) -> tuple[Answe
     return ready, [(call, output) for call, output in answered if inspect.isawaitable(output)]
 
 
-def _known(outputs: Mapping[str, Any], calls: tuple[Call, ...]) -> list[Call]:
+def known_calls(outputs: Mapping[str, Any], calls: Iterable[Call]) -> list[Call]:
+    """Return the calls that have an output.
+
+    Raises:
+        InvalidRequestError: There are outputs for other calls.
+    """
+    calls = tuple(calls)
     unknown = set(outputs) - {call.id for call in calls}
     if unknown:
         raise InvalidRequestError(

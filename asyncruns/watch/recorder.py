@@ -111,7 +111,7 @@ class WatchRecorder:
         self.record: WatchRecord = record
         self._lost = record.submitting
         self.is_cancel_asked = self.is_cancel_asked or record.submitting == CANCEL_STEP
-        self._calls_left = _open_calls_in(record.outcome)
+        self._calls_left = keys_left_open(record.outcome)
         self._claimed = {call.key: call for call in record.calls}  # begun before this watch, until the next submit
         self._written = {call.key for call in record.calls if call.output is not None}
         self._being_written: set[str] = set()
@@ -418,7 +418,7 @@ def without_frames(error: JournalError) -> JournalError:
     return error.with_traceback(None)
 
 
-def _open_calls_in(outcome: Mapping[str, Any] | None) -> frozenset[str]:
+def keys_left_open(outcome: Mapping[str, Any] | None) -> frozenset[str]:
     """Return the keys of the calls that were open when a watch finished as this outcome."""
     cause = (outcome or {}).get("cause")
     if isinstance(cause, Mapping) and cause.get("type") in ("JournalError", "NotOwnerError"):

@@ -97,7 +97,7 @@ class Handled:
         return self.seen
 
     @workflow.run
-    async def run(self, ref: RunRef, handler: str, options: dict[str, Any]) -> AnyOutcome[Any]:
+    async def run(self, ref: RunRef | None, handler: str, options: dict[str, Any]) -> AnyOutcome[Any]:
         return await watch(ref, on_requires_action=getattr(self, handler), **options)
 
     def partly(self, calls: Calls) -> dict[str, Any]:
@@ -135,11 +135,13 @@ class Impatient:
 
 @workflow.defn
 class Both:
-    """Watches two runs at the same time."""
+    """Watches several runs at the same time."""
 
     @workflow.run
-    async def run(self, refs: list[RunRef]) -> list[str]:
-        return [type(each).__name__ for each in await asyncio.gather(*map(watch, refs))]
+    async def run(self, refs: list[RunRef], options: dict[str, Any] | None = None) -> list[str]:
+        given: dict[str, Any] = options or {}
+        watches = [watch(ref, **given) for ref in refs]
+        return [type(each).__name__ for each in await asyncio.gather(*watches)]
 
 
 WORKFLOWS: list[type] = [Ask, AskNew, GoOn, Read, ReadNew, ByIds, Handled, Impatient, Both]

@@ -149,6 +149,8 @@ async def test_approvals_of_responses(stage: Stage, output: bool) -> None:
         handle = await stage.start(flows.Ask.run, RunRef.of(response), {"people": ["drop"]})
         (call,) = await opened(temporal, handle.id)
         assert call.call.kind is CallKind.APPROVAL
+        with pytest.raises(InvalidRequestError, match="waits for an approval"):
+            await answer_call(temporal, handle.id, call, {"approved": output})
         await answer_call(temporal, handle.id, call, output)
         await asyncio.wait([asyncio.ensure_future(handle.result())], timeout=3)
     (sent,) = [each for each in stage.emulator.requests if each.operation in ("submit", "create_response")][1:]
@@ -165,3 +167,16 @@ async def test_a_late_approval_is_left_to_the_caller(stage: Stage) -> None:
     assert isinstance(found, NeedsCaller)
     assert [call.name for call in found.calls] == ["drop"]
     assert not [each for each in stage.emulator.requests if each.operation == "submit"]
+
+
+async def test_open_calls_that_no_payload_can_hold_come_in_pieces(stage: Stage) -> None:
+    large = FunctionCall("refund", {"order": "x" * 800_000})
+    stage.emulator.script(Scenario(queued=0.0, working=0.02, rounds=((large,),)), assistant_id="asst_1")
+    refs = [RunRef.of(await stage.new_run()) for _ in range(3)]
+    async with stage.worker() as temporal:
+        handle = await stage.start(flows.Both.run, refs, PEOPLE)
+        calls = await opened(temporal, handle.id, 3)
+        assert sorted(str(each.ref) for each in calls) == sorted(map(str, refs))
+        for call in calls:
+            await answer_call(temporal, handle.id, call, "yes")
+        assert await handle.result() == ["Completed"] * 3

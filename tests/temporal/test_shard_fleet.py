@@ -149,6 +149,15 @@ async def test_a_run_that_can_t_be_watched_is_told_and_reported(client: Client, 
     assert ref in {each.ref for each in told.outcomes}
 
 
+async def test_a_token_of_a_journal_is_refused(client: Client, emulator: Emulator) -> None:
+    (run,), told = await new_runs(client, emulator, ENDS), Told()
+    run = ShardRun(key=run.key, token=Token(ref=run.token.ref, key="the key in the journal"))
+    reports = await reports_of(ShardFleet(client, None, told), [run])
+    assert kinds(reports) == {"GaveUp": 1}
+    assert [each.reason for each in told.outcomes] == [Reason.REJECTED]
+    assert "is of a watch in a journal" in str(told.outcomes[0].cause)
+
+
 async def test_a_fleet_that_has_stopped_raises(
     client: Client, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import flows
 import pytest
 from dev_server import Stage
 
 from asyncruns import Completed, GaveUp, Reason, RunRef
-from asyncruns.temporal import activities
+from asyncruns.dialects.responses import ResponsesDialect
+from asyncruns.temporal import cold
 from asyncruns.testing import BatchScenario, Fault, Scenario
 
 pytestmark = pytest.mark.real_time
 
 
 async def test_a_cold_watch_holds_no_activity_between_polls(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities, "COLD_PAUSE_S", 0.01)
+    monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
     stage.emulator.script(Scenario(queued=0.02, working=2.0), assistant_id="asst_1")
     stage.emulator.script_batches(BatchScenario(validating=0.1, working=2.0, finalizing=0.1))
     requests = [{"model": "gpt", "input": "Hi"}]
@@ -35,8 +37,8 @@ async def test_a_cold_watch_holds_no_activity_between_polls(stage: Stage, monkey
 
 
 async def test_a_cold_watch_gives_up_in_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities, "COLD_PAUSE_S", 0.01)
-    monkeypatch.setattr(activities, "COLD_SHARE", 1000.0)
+    monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
+    monkeypatch.setattr(cold, "COLD_SHARE", 1000.0)
     stage.emulator.script(Scenario(end="never"), assistant_id="asst_1")
     async with stage.worker():
         run = await stage.new_run()
@@ -44,10 +46,47 @@ async def test_a_cold_watch_gives_up_in_time(stage: Stage, monkeypatch: pytest.M
     assert isinstance(found, GaveUp)
     assert found.reason is Reason.TIMEOUT
     assert 2.0 <= found.elapsed < 4.0
+    assert found.polls == polls(stage) > 1
+
+
+def polls(stage: Stage) -> int:
+    return sum(each.operation == "poll" for each in stage.emulator.requests)
+
+
+async def test_a_cold_watch_of_a_run_without_expiry_gives_up_in_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
+    monkeypatch.setattr(cold, "COLD_SHARE", 0.0)
+    monkeypatch.setattr(ResponsesDialect, "without_expiry", 4.0)
+    stage.emulator.script(Scenario(end="never"), model="gpt")
+    async with stage.worker():
+        found = await stage.run(flows.Ask.run, RunRef.of(await stage.new_response()), {"cold": True})
+    assert isinstance(found, GaveUp)
+    assert found.reason is Reason.TIMEOUT
+    assert 3.5 <= found.elapsed < 8.0
+    assert found.polls == polls(stage) > 1
+
+
+def with_new_status(body: dict[str, Any]) -> dict[str, Any]:
+    return {**body, "status": "pondering"}
+
+
+async def test_a_cold_watch_gives_up_when_an_unknown_status_stays(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
+    stage.emulator.script(Scenario(end="never"), assistant_id="asst_1")
+    async with stage.worker():
+        run = await stage.new_run()
+        stage.emulator.inject(Fault(on="poll", rewrite=with_new_status, times=None))
+        found = await stage.run(flows.Ask.run, RunRef.of(run), {"cold": True, "max_unknown_status": 2.0})
+    assert isinstance(found, GaveUp)
+    assert found.reason is Reason.UNKNOWN_STATUS
 
 
 async def test_an_outage_counts_over_all_attempts(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities, "COLD_PAUSE_S", 0.01)
+    monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
     stage.emulator.script(Scenario(end="never"), assistant_id="asst_1")
     async with stage.worker():
         run = await stage.new_run()
@@ -63,8 +102,8 @@ async def test_an_outage_counts_over_all_attempts(stage: Stage, monkeypatch: pyt
 
 
 async def test_an_outage_that_is_over_counts_no_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities, "COLD_PAUSE_S", 0.01)
-    monkeypatch.setattr(activities, "COLD_SHARE", 0.0)
+    monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
+    monkeypatch.setattr(cold, "COLD_SHARE", 0.0)
     stage.emulator.script(Scenario(queued=0.0, working=5.0), assistant_id="asst_1")
     async with stage.worker():
         run = await stage.new_run()

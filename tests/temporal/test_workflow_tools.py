@@ -19,7 +19,7 @@ from temporalio.worker import WorkerConfig
 from asyncruns import Call, Completed, NeedsCaller, Reason, RunRef, ToolContext, ToolError, Toolset
 from asyncruns.temporal import AsyncRunsPlugin, rounds
 from asyncruns.temporal.messages import CALL, CREATE, FOLLOW_UP
-from asyncruns.testing import FunctionCall, Scenario
+from asyncruns.testing import Fault, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
 
@@ -226,6 +226,24 @@ async def test_without_tools_all_calls_are_the_callers(stage: Stage) -> None:
     assert isinstance(found, NeedsCaller)
     assert found.reason is Reason.UNANSWERED
     assert len(found.calls) == 2
+
+
+def cut_off(body: dict[str, Any]) -> dict[str, Any]:
+    """Let the model not finish its first call."""
+    first, *others = body.get("output") or [{}]
+    return {**body, "output": [{**first, "status": "incomplete"}, *others]} if "call_id" in first else body
+
+
+@pytest.mark.parametrize("options", [{"tools": None}, {}])
+async def test_beside_a_handler_the_model_reads_of_a_call_that_was_cut(stage: Stage, options: dict[str, Any]) -> None:
+    stage.emulator.script(of(city("pay"), city("pay")), model="gpt")
+    stage.emulator.inject(Fault(on="poll", rewrite=cut_off, times=None))
+    async with stage.worker():
+        found = await stage.run(flows.Handled.run, RunRef.of(await stage.new_response()), "largely", options)
+    assert isinstance(found, Completed)
+    told, handled = stage.emulator.submitted(found.ref.ids[-1])[0].values()
+    assert "cut off" in told
+    assert handled.startswith("xxx")
 
 
 async def test_without_a_toolset_all_calls_are_the_callers_by_default(stage: Stage) -> None:

@@ -340,3 +340,5 @@ async def test_a_follow_up_that_has_ended_when_it_is_submitted(stage: Stage) -> 
     assert isinstance(found, Completed)
     assert len(found.refs) == 3
     assert sent(stage, "submit") == 2
+    for ref in found.refs[1:]:
+        assert "not known" not in str(stage.emulator.submitted(ref.ids[-1]))
