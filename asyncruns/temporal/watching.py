@@ -35,20 +35,15 @@ from asyncruns.temporal.desk import desk
 from asyncruns.temporal.messages import CreateJob, RunReport, WatchJob
 from asyncruns.temporal.reports import outcome_of_report
 from asyncruns.temporal.rounds import (
-    ONCE,
-    POLL_RETRIES,
     RERUN_S,
     Answering,
     OutputsOfCalls,
     WorkflowHandler,
     answer_round,
-    our_errors,
-    pauses,
     round_of,
-    run_activity,
-    run_on_one,
     unanswered,
 )
+from asyncruns.temporal.running import ONCE, POLL_RETRIES, our_errors, pauses, run_activity, run_on_one
 from asyncruns.temporal.sizes import check_fits
 from asyncruns.temporal.workflow_client import WorkflowClient
 from asyncruns.watch.handover import Token, token_in, token_text, with_outputs

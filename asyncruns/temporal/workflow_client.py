@@ -12,7 +12,7 @@ from temporalio.exceptions import ActivityError
 from asyncruns.errors import APIError
 from asyncruns.lifecycle import RunRef
 from asyncruns.temporal.messages import FETCH_MESSAGES
-from asyncruns.temporal.rounds import our_errors
+from asyncruns.temporal.running import our_errors
 from asyncruns.watch.outcome_clients import LeftBehind
 from asyncruns.wire import Message, ResponseMessage
 from asyncruns.wire.codec import convert
