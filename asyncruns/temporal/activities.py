@@ -30,7 +30,16 @@ from asyncruns.errors import (
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle import CancelRefused, OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
-from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
+from asyncruns.temporal.messages import (
+    CallJob,
+    CallResult,
+    CreateJob,
+    RunReport,
+    ShardJob,
+    ShardReport,
+    ThreadJob,
+    WatchJob,
+)
 from asyncruns.temporal.reports import outcome_of_report, report_of
 from asyncruns.temporal.resident_fleets import ResidentFleets
 from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet, begin_watch
@@ -235,9 +244,9 @@ class Activities:
     # Creating
 
     @activity.defn(name=names.CREATE_THREAD)
-    async def create_thread(self) -> str:
+    async def create_thread(self, job: ThreadJob) -> str:
         """Create a thread; after a lost answer, an empty one may remain at the server."""
-        async with _asyncruns_errors():
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
             return (await self._client.threads.create()).id
 
     @activity.defn(name=names.CREATE)

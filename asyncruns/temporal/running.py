@@ -24,6 +24,8 @@ LONGEST: Final = timedelta(days=30)
 NOT_BEGUN_S: Final = 10.0
 """The first pause before an activity that could not begin is tried again."""
 PAUSED_AT_MOST_S: Final = 300.0
+LEAVING_S: Final = 120.0
+"""How long a workflow that is left waits for what is being created, in order to cancel it."""
 NOT_REGISTERED: Final = ("NotFoundError", "is not registered on this worker")
 """The type and a part of the message with which a worker without the plugin refuses an activity."""
 T = TypeVar("T")
@@ -41,7 +43,7 @@ class HeartbeatJob(Protocol):
 async def run_activity(
     activity: str, job: HeartbeatJob, result_type: type[T], retry_policy: RetryPolicy | None, summary: str
 ) -> T:
-    """Run an activity; one with a single attempt again, after pauses, for as long as no worker can begin it.
+    """Run an activity; after its last attempt again, after pauses, for as long as no worker can begin it.
 
     Raises:
         AsyncRunsError: It can't succeed.
@@ -64,9 +66,15 @@ async def run_activity(
                     )
                     return found
         except ActivityError as error:
-            if not has_not_begun(error) or retry_policy is not ONCE:
+            if not has_not_begun(error):
                 raise
         await workflow.sleep(next(pause))
+
+
+async def result_in_time(task: asyncio.Task[T]) -> T | None:
+    """Return what a task comes to that its caller has left; None if it fails, or takes too long."""
+    await workflow.wait([task], timeout=LEAVING_S)  # it may not even have begun
+    return task.result() if task.done() and not task.cancelled() and task.exception() is None else None
 
 
 def pauses(first: float) -> Iterator[float]:
