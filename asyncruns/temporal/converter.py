@@ -215,13 +215,13 @@ def _is_outcome(hint: Any) -> bool:
 def _names(hint: Any, kind: type[Any]) -> bool:
     """Return whether a type is a struct of this kind, or has one in it."""
     try:
-        return _names_cached(hint, kind)
+        return _names_cached(hint, cast("Any", kind))
     except TypeError:  # not hashable, such as `Annotated[int, []]`
         return _finds(hint, kind, [])
 
 
 @functools.lru_cache(maxsize=1_000)
-def _names_cached(hint: Any, kind: type[Any]) -> bool:
+def _names_cached(hint: Any, kind: Any) -> bool:
     return _finds(hint, kind, [])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, TypedDict, TypeVar, get_origin
+from typing import Annotated, Any, Generic, TypedDict, TypeVar, cast, get_origin
 
 import pytest
 from msgspec import Struct
@@ -103,8 +103,10 @@ OUTCOME: AnyOutcome[Any] = outcome_of_report(
     ),
     WorkflowClient(),
 )
+COMPLETED = cast("Completed[Run]", OUTCOME)
 REPORT = Report(OUTCOME, RUN, REF, "a", {3: [OUTCOME]})
-ANY: Any = AnyOutcome[Any]
+AN_OUTCOME: Any = AnyOutcome
+ANY: Any = AN_OUTCOME[Run]
 
 
 def shown(value: Any) -> Any:
@@ -178,7 +180,7 @@ def test_aliases_may_contain_themselves() -> None:
         ({1: {"a": [OUTCOME]}}, dict[int, dict[str, list[ANY]]]),
         (REPORT, Report),
         ([REPORT], list[Report]),
-        (ReportStruct(OUTCOME, REPORT), ReportStruct),
+        (ReportStruct(COMPLETED, REPORT), ReportStruct),
         (ReportStruct(None, REPORT), ReportStruct),
         ({"outcome": OUTCOME, "ref": REF}, ReportDict),
         (OUTCOME, Annotated[ANY, []]),
