@@ -18,6 +18,7 @@ from temporalio.exceptions import CancelledError
 
 from asyncruns import Completed, InvalidRequestError, Toolset
 from asyncruns.temporal import creating, run_and_wait, running
+from asyncruns.temporal.messages import CREATE
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
@@ -44,6 +45,12 @@ def sent(stage: Stage, operation: str) -> list[Any]:
 
 def acted(stage: Stage, operation: str) -> int:
     return sum(each.acted for each in sent(stage, operation))
+
+
+async def creates_of(handle: Any) -> int:
+    """Return how often a workflow has had a run created."""
+    events = (await handle.fetch_history()).events
+    return sum(each.activity_task_scheduled_event_attributes.activity_type.name == CREATE for each in events)
 
 
 async def refusal(stage: Stage, options: dict[str, Any]) -> str:
@@ -212,7 +219,9 @@ async def test_a_create_waits_for_a_worker_that_has_the_toolset(
     stage.emulator.script(NONE, model="gpt")
     async with stage.worker(tools=TOOLS):
         handle = await stage.start(flows.AskNew.run, {**ask, "tools": "other"})
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(15):
+            while await creates_of(handle) < 2:
+                await asyncio.sleep(0.05)
     async with stage.worker(toolsets=[Toolset([get_weather], name="other")]):
         assert isinstance(await handle.result(), Completed)
 

@@ -18,6 +18,7 @@ from recorded import opened
 from temporalio.client import WorkflowFailureError
 
 from asyncruns import Completed, GaveUp, NeedsCaller, Reason, RunRef, Toolset
+from asyncruns.temporal.messages import CANCEL
 from asyncruns.testing import Fault, FunctionCall, Scenario
 from asyncruns.watch.handover import token_in, token_text, with_outputs
 
@@ -139,9 +140,12 @@ async def test_the_response_that_follows_is_cancelled_if_the_watch_is_left_meanw
         await handle.cancel()
         with pytest.raises(WorkflowFailureError):
             await handle.result()
-        (cancel,) = sent(stage, "cancel")
-        assert cancel.run_id != first.id
-        assert (await stage.client.responses.retrieve(cancel.run_id)).status == "cancelled"
+        events = (await handle.fetch_history()).events
+    scheduled = [each.activity_task_scheduled_event_attributes for each in events]
+    (cancel,) = (each for each in scheduled if each.activity_type.name == CANCEL)
+    assert first.id not in str(cancel.input)
+    (request,) = sent(stage, "cancel")
+    assert f'"{request.run_id}"'.encode() in cancel.input.payloads[0].data
 
 
 # Workers
