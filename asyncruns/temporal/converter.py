@@ -151,7 +151,7 @@ def _value(given: Any, hint: Any) -> Any:
     if issubclass(kind, Outcome):
         return outcome_of_report(msgspec.convert(given, RunReport), WorkflowClient())
     if not arguments and (dataclasses.is_dataclass(kind) or is_typeddict(kind) or issubclass(kind, msgspec.Struct)):
-        return _with_fields(given, kind)
+        return _with_fields(given, cast("Any", kind))
     if issubclass(kind, Mapping):
         of_keys = dict.__class_getitem__((arguments[0], None))
         keys = msgspec.convert(dict.fromkeys(given), of_keys, str_keys=True)
