@@ -6,12 +6,14 @@ Public: `AsyncRunsPlugin` for workers, `watch` and `run_and_wait` for workflows,
 
 from __future__ import annotations
 
+from asyncruns.temporal.creating import run_and_wait
 from asyncruns.temporal.messages import EndedRun, OpenCall
 from asyncruns.temporal.people import answer_call, open_calls
 from asyncruns.temporal.plugin import AsyncRunsPlugin
 from asyncruns.temporal.search_attributes import WAITS_FOR, WAITS_FOR_RUNS, add_search_attributes
 from asyncruns.temporal.shards import Shards, start_shards
-from asyncruns.temporal.watching import WorkflowOptions, run_and_wait, watch
+from asyncruns.temporal.watching import watch
+from asyncruns.temporal.workflow_options import WorkflowOptions
 
 __all__ = [
     "WAITS_FOR",

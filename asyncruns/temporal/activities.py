@@ -30,7 +30,16 @@ from asyncruns.fleet import Watch
 from asyncruns.lifecycle import OutputsSubmitted, RunRef
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.cold import noted_before, until_pause
-from asyncruns.temporal.messages import CallJob, CallResult, CreateJob, RunReport, ShardJob, ShardReport, WatchJob
+from asyncruns.temporal.messages import (
+    CallJob,
+    CallResult,
+    CreateJob,
+    RunReport,
+    ShardJob,
+    ShardReport,
+    ThreadJob,
+    WatchJob,
+)
 from asyncruns.temporal.reports import outcome_of_report, report_of, without_begun
 from asyncruns.temporal.resident_fleets import ResidentFleets
 from asyncruns.temporal.shard_fleet import OnOutcome, ShardFleet, begin_watch, cancelled
@@ -223,9 +232,9 @@ class Activities:
     # Creating
 
     @activity.defn(name=names.CREATE_THREAD)
-    async def create_thread(self) -> str:
+    async def create_thread(self, job: ThreadJob) -> str:
         """Create a thread; after a lost answer, an empty one may remain at the server."""
-        async with _asyncruns_errors():
+        async with _asyncruns_errors(), heartbeats(job.heartbeat):
             return (await self._client.threads.create()).id
 
     @activity.defn(name=names.CREATE)

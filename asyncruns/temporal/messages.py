@@ -143,6 +143,16 @@ class CallResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cause: str = ""
 
 
+class ThreadJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A thread to create.
+
+    Attributes:
+        heartbeat: The heartbeat timeout, in seconds.
+    """
+
+    heartbeat: float = 30.0
+
+
 class CreateJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run to create.
 

@@ -9,54 +9,31 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from datetime import timedelta
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError
 
-from asyncruns import errors
-from asyncruns.errors import APIError, AsyncRunsError, ConfigurationError, ForeignError, InvalidRequestError
+from asyncruns.errors import ForeignError, InvalidRequestError
 from asyncruns.lifecycle import Call, CallKind, Reason, RunRef
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
 from asyncruns.lifecycle.records import key_of_call
 from asyncruns.temporal.desk import desk
-from asyncruns.temporal.messages import (
-    CALL,
-    IF_INTERRUPTED,
-    NO_TOOLSET,
-    NOT_BEGUN,
-    CallJob,
-    CallResult,
-    RunReport,
-    WatchJob,
-)
+from asyncruns.temporal.messages import CALL, IF_INTERRUPTED, CallJob, CallResult, RunReport
 from asyncruns.temporal.reports import begun_in, needs_outputs
+from asyncruns.temporal.running import ONCE, pauses, run_activity
 from asyncruns.temporal.sizes import ADVICE, MOST_OUTPUTS, json_size
 from asyncruns.tools import Toolset
 from asyncruns.tools.context import RunFacts
 from asyncruns.watch.call_answerer import Calls, GivenOutputs, known_calls, texts_of
 from asyncruns.watch.outcome import AnyOutcome
 
-ONCE: Final = RetryPolicy(maximum_attempts=1)
-POLL_RETRIES: Final = RetryPolicy(maximum_interval=timedelta(minutes=1))
-LONGEST: Final = timedelta(days=30)
-"""How long an activity may take whose worker lives; whether that does, heartbeats show."""
-NOT_BEGUN_S: Final = 10.0
-"""The first pause before an activity that could not begin is tried again."""
 RERUN_S: Final = 1.0
 """The first pause before a call runs again, so that one that ends its worker each time does not fill the history."""
-PAUSED_AT_MOST_S: Final = 300.0
-NOT_REGISTERED: Final = ("NotFoundError", "is not registered on this worker")
-"""The type and a part of the message with which a worker without the plugin refuses an activity."""
-T = TypeVar("T")
-
 LATE: Final = CallResult(output=TIMED_OUT_OUTPUT, failed=True)
 _NO_TOOLS: Final = Toolset()
 
@@ -296,110 +273,6 @@ async def _told_of_interruption(call: Call) -> CallResult:
     return CallResult() if output is None else CallResult(output=output.text, failed=True)
 
 
-class HeartbeatJob(Protocol):
-    """What an activity is given."""
-
-    @property
-    def heartbeat(self) -> float:
-        """The heartbeat timeout, in seconds."""
-        ...
-
-
-async def run_activity(
-    activity: str, job: HeartbeatJob, result_type: type[T], retry_policy: RetryPolicy | None, summary: str
-) -> T:
-    """Run an activity; one with a single attempt again, after pauses, for as long as no worker can begin it.
-
-    Raises:
-        AsyncRunsError: It can't succeed.
-        ActivityError: It failed otherwise; one with a single attempt may have done its work, or a part.
-        asyncio.CancelledError: This task was cancelled.
-    """
-    pause = pauses(NOT_BEGUN_S)
-    while True:
-        try:
-            async with desk().tools if activity in (CALL, IF_INTERRUPTED) else nullcontext():
-                with our_errors():
-                    found: T = await workflow.execute_activity(
-                        activity,
-                        job,
-                        result_type=result_type,
-                        start_to_close_timeout=LONGEST,
-                        heartbeat_timeout=timedelta(seconds=job.heartbeat),
-                        retry_policy=retry_policy,
-                        summary=summary,
-                    )
-                    return found
-        except ActivityError as error:
-            if not has_not_begun(error) or retry_policy is not ONCE:
-                raise
-        await workflow.sleep(next(pause))
-
-
-def pauses(first: float) -> Iterator[float]:
-    """Yield pauses in seconds, each twice as long as the one before, up to 5 minutes."""
-    while True:
-        yield first
-        first = min(2 * first, PAUSED_AT_MOST_S)
-
-
-def has_not_begun(error: ActivityError) -> bool:
-    """Return whether the work of an activity did not begin: its worker has no plugin, no toolset or no context."""
-    cause = error.cause
-    if not isinstance(cause, ApplicationError):
-        return False
-    kind, part = NOT_REGISTERED
-    return cause.type in (NO_TOOLSET, NOT_BEGUN) or (cause.type == kind and part in cause.message)
-
-
-def is_leaving(error: BaseException, cancels_before: int = 0) -> bool:
-    """Return whether an activity ended because this task of the workflow was cancelled, not for its own sake.
-
-    Args:
-        error: What the activity ended with.
-        cancels_before: `cancels()` when the activity was started; a task that cleans up was cancelled already.
-    """
-    # the SDK takes back the cancel of a task that waits for an activity
-    return is_cancelled_exception(error) or cancels() > cancels_before
-
-
-def cancels() -> int:
-    """Return how often the current task was cancelled."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
-@contextmanager
-def our_errors() -> Iterator[None]:
-    """Raise what ended an activity as an error that its caller expects.
-
-    Raises:
-        AsyncRunsError: It can't succeed.
-        ActivityError: It failed otherwise.
-        asyncio.CancelledError: This task was cancelled; what waits for it, such as `asyncio.timeout`, needs this error.
-    """
-    before = cancels()
-    try:
-        yield
-    except ActivityError as error:
-        if is_leaving(error, before):
-            raise asyncio.CancelledError from error
-        raise_ours(error)
-        raise
-
-
-async def run_on_one(activity: str, job: WatchJob, retry_policy: RetryPolicy) -> RunReport:
-    """Run an activity for one run.
-
-    Raises:
-        AsyncRunsError: It can't succeed.
-        ActivityError: It failed otherwise.
-        asyncio.CancelledError: This task was cancelled.
-    """
-    summary = f"{activity.removeprefix('asyncruns.').replace('_', ' ')} {job.token.ref}"
-    return await run_activity(activity, job, RunReport, retry_policy, summary)
-
-
 def unanswered(outcome: AnyOutcome[Any], done: RoundResult) -> AnyOutcome[Any]:
     """Return the outcome of a watch of which some calls are left to the caller."""
     outputs = {**dict(outcome.outputs), **{call.id: text for call, text, _ in done.outputs}}
@@ -410,14 +283,3 @@ def unanswered(outcome: AnyOutcome[Any], done: RoundResult) -> AnyOutcome[Any]:
         reason=Reason.HANDLER_FAILED if done.cause else Reason.UNANSWERED,
         cause=ForeignError("asyncruns.errors.CallNotAnsweredError", done.cause) if done.cause else None,
     )
-
-
-def raise_ours(error: ActivityError) -> None:
-    """Raise the error of asyncruns that ended an activity for good, if one did."""
-    cause = error.cause
-    if isinstance(cause, ApplicationError) and cause.non_retryable and cause.type:
-        kind = getattr(errors, cause.type, None)
-        if kind in (InvalidRequestError, ConfigurationError):
-            raise kind(cause.message) from error
-        if isinstance(kind, type) and issubclass(kind, AsyncRunsError):
-            raise APIError(f"{cause.type}: {cause.message}") from error

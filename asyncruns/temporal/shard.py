@@ -22,7 +22,8 @@ from asyncruns.temporal import messages as names
 from asyncruns.temporal.desk import desk
 from asyncruns.temporal.messages import RunReport, Shard, ShardJob, ShardReport, ShardRun, ShardState
 from asyncruns.temporal.reports import cut_message, outcome_of_report
-from asyncruns.temporal.rounds import LONGEST, ONCE, is_leaving, round_of
+from asyncruns.temporal.rounds import round_of
+from asyncruns.temporal.running import LONGEST, ONCE, is_leaving
 from asyncruns.temporal.shard_rounds import ShardRounds
 from asyncruns.temporal.shard_runs import ShardRuns
 from asyncruns.temporal.sizes import LARGEST_HISTORY_INPUT, LARGEST_OUTPUTS, json_size

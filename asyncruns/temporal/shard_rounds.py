@@ -19,17 +19,15 @@ from asyncruns.temporal.desk import MOST_TOOLS_AT_ONCE
 from asyncruns.temporal.messages import FOLLOW_UP, TELL, RunReport, Shard, WatchJob
 from asyncruns.temporal.reports import needs_outputs, outcome_of_report, report_of, report_of_error
 from asyncruns.temporal.rounds import (
-    ONCE,
-    POLL_RETRIES,
     Answering,
     CallRound,
     OutputsOfCalls,
     RoundProgress,
     RoundResult,
     answer_round,
-    run_on_one,
     unanswered,
 )
+from asyncruns.temporal.running import ONCE, POLL_RETRIES, run_on_one
 from asyncruns.temporal.shard_runs import ShardRuns
 from asyncruns.temporal.sizes import json_size
 from asyncruns.temporal.workflow_client import WorkflowClient

@@ -1,4 +1,4 @@
-"""Waits for runs from within a workflow: `watch` and `run_and_wait`, deterministic as a workflow must be.
+"""Waits for runs from within a workflow: `watch`, deterministic as a workflow must be.
 
 All requests are sent by activities; what they found is in the history. Nothing here may read a clock, or anything else,
 but through the workflow.
@@ -7,9 +7,9 @@ but through the workflow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+import math
 from datetime import timedelta
-from typing import Any, Final, Literal, TypedDict, Unpack, cast
+from typing import Any, Final, Unpack
 
 from msgspec.structs import replace
 from temporalio import workflow
@@ -17,89 +17,27 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 from asyncruns.dialects.given import with_own_id
-from asyncruns.errors import (
-    APIConnectionError,
-    APIError,
-    AsyncRunsError,
-    ForeignError,
-    InvalidRequestError,
-)
+from asyncruns.errors import AsyncRunsError, ForeignError, InvalidRequestError
 from asyncruns.http import require_id
 from asyncruns.lifecycle import Reason, RunRef, TokenUsage
 from asyncruns.lifecycle.policy import MAX_ROUNDS
-from asyncruns.resources.response_parameters import with_text_format
-from asyncruns.resources.run_parameters import with_response_format
-from asyncruns.resources.thread_lock import OnBusy
+from asyncruns.lifecycle.records import CallRecord
 from asyncruns.temporal import messages as names
 from asyncruns.temporal.desk import desk
-from asyncruns.temporal.messages import CreateJob, RunReport, WatchJob
+from asyncruns.temporal.messages import RunReport, WatchJob
 from asyncruns.temporal.reports import outcome_of_report
-from asyncruns.temporal.rounds import (
-    ONCE,
-    POLL_RETRIES,
-    RERUN_S,
-    Answering,
-    OutputsOfCalls,
-    WorkflowHandler,
-    answer_round,
-    our_errors,
-    pauses,
-    round_of,
-    run_activity,
-    run_on_one,
-    unanswered,
-)
+from asyncruns.temporal.rounds import RERUN_S, Answering, OutputsOfCalls, answer_round, round_of, unanswered
+from asyncruns.temporal.running import ONCE, POLL_RETRIES, pauses, result_in_time, run_on_one
 from asyncruns.temporal.sizes import check_fits
 from asyncruns.temporal.workflow_client import WorkflowClient
-from asyncruns.watch.handover import Token, token_in, token_text, with_outputs
-from asyncruns.watch.options import check_watch_options
+from asyncruns.temporal.workflow_options import WorkflowOptions, check_options
+from asyncruns.watch.handover import Token, token_alone, token_text, with_outputs
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE, THREAD_RUN
-from asyncruns.wire.plain import is_plain
 
 CANCEL_RETRIES: Final = RetryPolicy(maximum_attempts=8, maximum_interval=timedelta(seconds=30))
-CREATE_WITHIN: Final = timedelta(minutes=2)
-CREATE_RETRIES: Final = RetryPolicy(maximum_attempts=8, maximum_interval=timedelta(seconds=30))
 _OF_FLEETS: Final = ("max_outage", "max_unknown_status", "keep_tool_choice", "on_lost_submit", "observe_only", "label")
 _COLD: Final = frozenset({BATCH, MESSAGE_BATCH})
-_OWN: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
-    "tools": (
-        "the name of a toolset of the workers, such as Toolset(name='weather'), since workflows hold no functions",
-        lambda given: isinstance(given, str | None),
-    ),
-    "people": (
-        'a list of names of functions, such as ["refund"]',
-        lambda given: (
-            isinstance(given, list | tuple | set | frozenset) and all(isinstance(name, str) for name in given)
-        ),
-    ),
-    "cold": ("True or False", lambda given: isinstance(given, bool)),
-    "heartbeat_timeout": (
-        "more than 0 seconds",
-        lambda given: isinstance(given, int | float) and not isinstance(given, bool) and given > 0,
-    ),
-}
-"""The options that only workflows have: what each must be, in words and as a check."""
-
-
-class WorkflowOptions(TypedDict, total=False):
-    """The options of `watch` in a workflow; that describes them."""
-
-    tools: str | None
-    on_requires_action: WorkflowHandler | None
-    people: Collection[str]
-    timeout: float | None
-    max_outage: float | None
-    max_unknown_status: float | None
-    max_rounds: int | None
-    observe_only: bool
-    keep_tool_choice: bool
-    label: Any
-    output_type: type[Any] | None
-    on_exit: Literal["leave", "cancel"]
-    on_lost_submit: Literal["give_up", "resend"]
-    cold: bool
-    heartbeat_timeout: float
 
 
 async def watch(
@@ -150,13 +88,15 @@ async def watch(
         The outcome, as for `Client.watch`. Its `text()` fetches the messages by an activity.
 
     Raises:
-        InvalidRequestError: The arguments do not name a run, or an option is unusable; or outputs are too large for
-            Temporal.
+        InvalidRequestError: The arguments do not name a run, or more than one, or an option is unusable; or outputs are
+            too large for Temporal.
         Exception: What `on_requires_action` raised.
     """
-    _check(options)
+    check_options(options)
     if token is not None:
-        given = token_in(token)
+        given = token_alone(
+            token, run=run, thread_id=thread_id, run_id=run_id, response_id=response_id, batch_id=batch_id
+        )
     else:
         run = with_own_id(run, response_id, batch_id, thread_id=thread_id, run_id=run_id)
         given = Token(ref=_ref_of(run, thread_id, run_id))
@@ -169,23 +109,6 @@ def _ref_of(run: Any, thread_id: str | None, run_id: str | None) -> RunRef:
     if thread_id is not None or run_id is not None:
         raise InvalidRequestError("Pass a run, or thread_id and run_id, not both")
     return RunRef.of(run)
-
-
-def _check(options: WorkflowOptions) -> None:
-    """Check the options of a watch, as `Client.watch` does.
-
-    Raises:
-        InvalidRequestError: One is unusable.
-    """
-    check_watch_options({name: given for name, given in options.items() if name not in _OWN}, others=tuple(_OWN))
-    for name, (what, is_usable) in _OWN.items():
-        given = cast("Mapping[str, object]", options).get(name)
-        if name in options and not is_usable(given):
-            raise InvalidRequestError(f"{name} must be {what}; got {given!r}")
-    if options.get("observe_only") and (options.get("tools") or options.get("people")):
-        raise InvalidRequestError("A watch with observe_only=True answers nothing: leave out tools and people")
-    if not is_plain(options.get("label")):
-        raise InvalidRequestError(f"label must be plain JSON, since the history has it; got {options.get('label')!r}")
 
 
 class WorkflowWatch:
@@ -205,7 +128,7 @@ class WorkflowWatch:
         self._refs: tuple[RunRef, ...] = ()
         self._is_limited = False  # of outputs, as the last report says
         timeout = options.get("timeout")
-        self._give_up_at = None if timeout is None else self._began + timeout
+        self._give_up_at = None if timeout is None or timeout == math.inf else self._began + timeout
         self._heartbeat = options.get("heartbeat_timeout", 30.0)
         self._answering = Answering(
             tools=options.get("tools", ""),
@@ -234,17 +157,18 @@ class WorkflowWatch:
             outcome = await self._until_finished()
         except (Exception, asyncio.CancelledError):
             if cancels:
-                await self._cancel_run()
+                await self.cancel_run()
             raise
         if not cancels or outcome.reason is None:
             return outcome
-        cancelled = await self._cancel_run()
+        cancelled = await self.cancel_run()
         if isinstance(cancelled, Exception):
             return replace(outcome, cancel_error=cancelled)
         return self._noted(cancelled)
 
     async def _until_finished(self) -> AnyOutcome[Any]:
-        report = await self._watched()
+        has_round = _has_round(self._token) and not self._options.get("observe_only")
+        report = await (self._followed_up() if has_round else self._watched())
         rounds = 0
         while True:
             outcome = self._noted(report)
@@ -275,25 +199,39 @@ class WorkflowWatch:
 
     async def _submitted(self, outputs: OutputsOfCalls) -> RunReport:
         """Submit outputs, and return what is found next."""
-        token = self._token
-        if token.ref.dialect != RESPONSE:  # a poll shows whether a submit was accepted, so the activity may begin again
-            self._token = with_outputs(token, outputs)
+        self._token = with_outputs(self._token, outputs)
+        if self._token.ref.dialect != RESPONSE:  # a poll shows if a submit was accepted, so the activity may run again
             return await self._watched()
-        is_unsure, pause = False, pauses(RERUN_S)
-        while True:
-            self._token = with_outputs(token, outputs, is_unsure=is_unsure)
+        return await self._followed_up()
+
+    async def _followed_up(self) -> RunReport:
+        """Submit the outputs that the token has for a response, and return what is found next.
+
+        A poll can't show whether they were accepted, so the activity has one attempt, and more only to send them again.
+        """
+        pause = pauses(RERUN_S)
+        is_unsure = _is_unsure(self._token)
+        while not is_unsure or self._options.get("on_lost_submit") == "resend":
             try:
-                report = await run_on_one(names.FOLLOW_UP, self._job(), ONCE)
-            except ActivityError:
-                pass  # it is not known what has become of it
+                report = await self._follow_up()
+            except ActivityError:  # it is not known what has become of it
+                if is_unsure:
+                    await workflow.sleep(next(pause))
+                is_unsure, self._token = True, _unsure(self._token)
             else:
                 self._token = report.token or self._token
                 return report if report.outcome is not None else await self._watched()
-            if is_unsure and self._options.get("on_lost_submit") != "resend":
-                return await self._watched()
-            if is_unsure:
-                await workflow.sleep(next(pause))
-            is_unsure = True
+        return await self._watched()
+
+    async def _follow_up(self) -> RunReport:
+        sending = asyncio.create_task(run_on_one(names.FOLLOW_UP, self._job(), ONCE))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            if self._options.get("on_exit") == "cancel" and (report := await result_in_time(sending)) is not None:
+                self._token = report.token or self._token  # the response that follows is the one to cancel
+            sending.cancel()
+            raise
 
     async def _watched(self) -> RunReport:
         return await run_on_one(names.WATCH, self._job(), POLL_RETRIES)
@@ -311,7 +249,7 @@ class WorkflowWatch:
         )
         return check_fits(job) if self._is_limited else job
 
-    async def _cancel_run(self) -> RunReport | Exception:
+    async def cancel_run(self) -> RunReport | Exception:
         """Cancel the run; return how it ended, or why that is not known."""
         label = {} if self._answering.label is None else {"label": self._answering.label}
         # without outputs, which nobody waits for any more
@@ -324,106 +262,28 @@ class WorkflowWatch:
             return error if isinstance(error, AsyncRunsError) else ForeignError("ActivityError", str(cause))
 
 
-async def run_and_wait(
-    *,
-    message: str | Iterable[Mapping[str, Any]],
-    assistant_id: str | None = None,
-    model: str | None = None,
-    thread_id: str | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    on_busy: OnBusy = "raise",
-    **options: Unpack[WorkflowOptions],
-) -> AnyOutcome[Any]:
-    """Send a message to an assistant or a model from within a workflow, watch the run, and return the outcome.
-
-    The message and the run carry a key of this workflow, by which they are found if an activity has to begin again, so
-    nothing is created twice; without `thread_id`, a thread is created first, of which an empty one may remain. A
-    response cannot be found: its create has one attempt, and with `on_lost_submit="resend"` more.
-
-    Safe to cancel, as `watch` is; what was created remains at the server.
-
-    Args:
-        message: The user's text, or a list of content parts. It is in the history of the workflow.
-        assistant_id: The assistant, which must know the tools.
-        model: The model of a response; it gets the definitions of the tools.
-        thread_id: The thread. Default None: a new one.
-        parameters: Further parameters of the run or the response, as plain JSON: they are in the history, so none may
-            be a credential, and `extra_headers` are refused.
-        on_busy: What to do if another run is active on the thread: "raise" (default), or "wait" until it has ended.
-        **options: As for `watch`.
-
-    Returns:
-        The outcome, as for `watch`.
-
-    Raises:
-        InvalidRequestError: An argument is unusable.
-        APIError: The run could not be created.
-    """
-    _check(options)
-    with_format = with_text_format if assistant_id is None else with_response_format
-    request: dict[str, Any] = {
-        "message": message if isinstance(message, str) else list(message),
-        "assistant_id": assistant_id,
-        "model": model,
-        "parameters": with_format({**_checked(parameters or {}), "output_type": options.get("output_type")}),
-        "on_busy": on_busy,
-    }
-    if not is_plain(request):
-        raise InvalidRequestError("message and parameters must be plain JSON, since the history has them")
-    if assistant_id is not None and model is None:
-        request |= {"thread_id": thread_id or await _new_thread(), "key": str(workflow.uuid4())}
-    elif thread_id is not None:
-        request["thread_id"] = thread_id
-    report = await _created(request, options)
-    if report.token is None:
-        raise APIError("The create has returned no run")
-    return await WorkflowWatch(report.token, options).outcome()
+def _unsubmitted(token: Token) -> tuple[CallRecord, ...]:
+    """Return the calls of the open round that have begun, or have outputs that were not submitted."""
+    return () if token.record is None else tuple(call for call in token.record.calls if not call.accepted_at)
 
 
-def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the parameters of a run.
-
-    Raises:
-        InvalidRequestError: One must not be in a history, or is passed otherwise.
-    """
-    if parameters.get("extra_headers"):
-        raise InvalidRequestError(
-            "extra_headers may be credentials, and would be in the history: pass them to the client as default_headers"
-        )
-    if "output_type" in parameters:
-        raise InvalidRequestError("Pass output_type as output_type=, not in the parameters")
-    return parameters
+def _has_round(token: Token) -> bool:
+    """Return whether all calls of a response have outputs, and none was submitted for certain."""
+    calls = _unsubmitted(token)
+    if token.ref.dialect != RESPONSE or token.record is None or not calls:
+        return False
+    left = {call["id"] for call in (token.record.outcome or {}).get("calls", ())}
+    return all(call.output is not None for call in calls) and left <= {call.call_id for call in calls}
 
 
-async def _new_thread() -> str:
-    with our_errors():
-        thread_id: str = await workflow.execute_activity(
-            names.CREATE_THREAD, result_type=str, schedule_to_close_timeout=CREATE_WITHIN, summary="new thread"
-        )
-    return thread_id
+def _is_unsure(token: Token) -> bool:
+    """Return whether outputs of the open round may have been submitted."""
+    return token.record is not None and any(call.key in token.record.submitting for call in _unsubmitted(token))
 
 
-async def _created(request: dict[str, Any], options: WorkflowOptions) -> RunReport:
-    heartbeat = options.get("heartbeat_timeout", 30.0)
-    job = CreateJob(request=request, toolset=options.get("tools", ""), label=options.get("label"), heartbeat=heartbeat)
-    is_found_again = "key" in request or options.get("on_lost_submit") == "resend"
-    creating = asyncio.create_task(_create(job, CREATE_RETRIES if is_found_again else ONCE))
-    try:
-        return await asyncio.shield(creating)
-    except asyncio.CancelledError:
-        if options.get("on_exit") == "cancel":
-            await workflow.wait([creating], timeout=CREATE_WITHIN.total_seconds())  # it may not even have begun
-            if creating.done() and creating.exception() is None and (token := creating.result().token) is not None:
-                await WorkflowWatch(token, options)._cancel_run()
-            creating.cancel()
-        raise
-
-
-async def _create(job: CreateJob, retry_policy: RetryPolicy) -> RunReport:
-    summary = f"create a run of {job.request.get('assistant_id') or job.request.get('model')}"
-    try:
-        return await run_activity(names.CREATE, job, RunReport, retry_policy, summary)
-    except ActivityError as error:
-        raise APIConnectionError(
-            f"The run could not be created, or its create was lost: {error.cause}", sent=True
-        ) from error
+def _unsure(token: Token) -> Token:
+    """Return a token whose outputs may have been submitted."""
+    if token.record is None:
+        return token
+    keys = tuple(call.key for call in _unsubmitted(token) if call.output is not None)
+    return replace(token, record=replace(token.record, submitting=keys))

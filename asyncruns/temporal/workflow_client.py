@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from asyncruns.errors import APIError
+from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.temporal.messages import FETCH_MESSAGES
-from asyncruns.temporal.rounds import our_errors
+from asyncruns.temporal.running import our_errors
 from asyncruns.watch.outcome_clients import LeftBehind
 from asyncruns.wire import Message, ResponseMessage
 from asyncruns.wire.codec import convert
 from asyncruns.wire.names import THREAD_RUN
 
+if TYPE_CHECKING:
+    from asyncruns.dialects.result_lines import BatchResult
+
 FETCH_S: Final = 120.0
+_NO_RESULTS: Final = (
+    "A workflow sends no requests, so it can't read the results of a batch: in an activity of yours, which has a "
+    "client, iterate over client.batches.results(batch), or over client.message_batches.results(batch)"
+)
 
 
 class WorkflowClient(LeftBehind):
@@ -45,3 +52,15 @@ class WorkflowClient(LeftBehind):
         except ActivityError as error:
             raise APIError(f"The messages of {ref} could not be fetched: {error.cause}") from error
         return [convert(each, kind) for each in found]
+
+    def results(self, batch: object) -> AsyncGenerator[BatchResult]:
+        """Raise InvalidRequestError, which says how to fetch the results."""
+        if workflow.in_workflow():
+            raise InvalidRequestError(_NO_RESULTS)
+        return super().results(batch)
+
+    def requests(self, batch: object) -> AsyncGenerator[tuple[str, Any]]:
+        """Raise InvalidRequestError, like `results`."""
+        if workflow.in_workflow():
+            raise InvalidRequestError(_NO_RESULTS)
+        return super().requests(batch)

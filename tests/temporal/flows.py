@@ -134,6 +134,19 @@ class Impatient:
 
 
 @workflow.defn
+class ImpatientNew:
+    """Creates a run, and waits for it for some time only; ends some time later."""
+
+    @workflow.run
+    async def run(self, seconds: float, then: float, options: dict[str, Any]) -> str:
+        try:
+            return type(await asyncio.wait_for(run_and_wait(**options), seconds)).__name__
+        except TimeoutError:
+            await workflow.sleep(then)
+            return "TimeoutError"
+
+
+@workflow.defn
 class Both:
     """Watches several runs at the same time."""
 
@@ -144,4 +157,4 @@ class Both:
         return [type(each).__name__ for each in await asyncio.gather(*watches)]
 
 
-WORKFLOWS: list[type] = [Ask, AskNew, GoOn, Read, ReadNew, ByIds, Handled, Impatient, Both]
+WORKFLOWS: list[type] = [Ask, AskNew, GoOn, Read, ReadNew, ByIds, Handled, Impatient, ImpatientNew, Both]

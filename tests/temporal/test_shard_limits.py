@@ -14,7 +14,7 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
 from asyncruns import AnyOutcome, InvalidRequestError, Reason, RunRef, ToolContext, Toolset
-from asyncruns.temporal import EndedRun, Shards, answer_call, desk, open_calls, rounds, shard, shard_fleet
+from asyncruns.temporal import EndedRun, Shards, answer_call, desk, open_calls, running, shard, shard_fleet
 from asyncruns.temporal.activities import Activities
 from asyncruns.temporal.messages import STATE, WATCH_SHARD, Shard, ShardState
 from asyncruns.temporal.sizes import LARGEST_OUTPUTS
@@ -103,7 +103,7 @@ async def test_a_worker_that_can_t_watch_does_not_end_the_shard(
 async def test_a_shard_waits_for_a_worker_with_its_toolset(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "NOT_BEGUN_S", 0.2)
+    monkeypatch.setattr(running, "NOT_BEGUN_S", 0.2)
     monkeypatch.setattr(shard, "TO_START", timedelta(seconds=1))
     stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=((WEATHER,),)), assistant_id="asst_1")
     stage.emulator.script(ENDS, assistant_id="asst_2")

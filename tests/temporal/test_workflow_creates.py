@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import flows
 import pytest
 from dev_server import Stage
 from temporalio.client import WorkflowFailureError
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import CancelledError
 
 from asyncruns import Completed, InvalidRequestError, Toolset
-from asyncruns.temporal import run_and_wait
+from asyncruns.temporal import creating, run_and_wait, running
+from asyncruns.temporal.messages import CREATE
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
@@ -22,6 +26,7 @@ pytestmark = pytest.mark.real_time
 CALL = FunctionCall("get_weather", {"city": "Paris"})
 ONE = Scenario(queued=0.02, working=0.02, rounds=((CALL,),))
 NONE = Scenario(queued=0.02, working=0.02)
+TWICE = RetryPolicy(maximum_attempts=2, initial_interval=timedelta(milliseconds=10))
 AT_ONCE = {"graceful_shutdown_timeout": timedelta(milliseconds=50)}
 
 
@@ -40,6 +45,12 @@ def sent(stage: Stage, operation: str) -> list[Any]:
 
 def acted(stage: Stage, operation: str) -> int:
     return sum(each.acted for each in sent(stage, operation))
+
+
+async def creates_of(handle: Any) -> int:
+    """Return how often a workflow has had a run created."""
+    events = (await handle.fetch_history()).events
+    return sum(each.activity_task_scheduled_event_attributes.activity_type.name == CREATE for each in events)
 
 
 async def refusal(stage: Stage, options: dict[str, Any]) -> str:
@@ -159,9 +170,70 @@ async def test_a_refused_create_ends_the_workflow_with_what_the_server_said(stag
         ({"parameters": {"extra_headers": {"X-Key": "secret"}}}, "extra_headers may be credentials"),
         ({"parameters": {"metadata": {"a": object()}}}, "must be plain JSON"),
         ({"parameters": {"output_type": int}}, "Pass output_type as output_type="),
+        ({"parameters": {"extra_query": {"key": "secret"}}}, "extra_query may be credentials"),
+        ({"parameters": {"tools": [{"type": "mcp", "server_url": "https://x"}]}}, "'server_url'. Create the run in"),
+        ({"parameters": {"tools": ({"type": "mcp", "authorization": "secret"},)}}, "'authorization'. Create the"),
+        ({"parameters": {"extra_body": {"api_key": "secret"}}}, "'api_key'. Create the run in an activity"),
         ({"timout": 3.0}, "did you mean 'timeout'"),
     ],
 )
-async def test_bad_arguments_are_refused(options: dict[str, Any], part: str) -> None:
-    with pytest.raises(InvalidRequestError, match=part):
-        await run_and_wait(**ASK, **options)
+@pytest.mark.parametrize("ask", [ASK, ASK_MODEL], ids=["assistant", "model"])
+async def test_bad_arguments_are_refused(ask: dict[str, Any], options: dict[str, Any], part: str) -> None:
+    with pytest.raises(InvalidRequestError, match=part) as refused:
+        await run_and_wait(**ask, **options)
+    assert "secret" not in str(refused.value).replace("may be secret", "")
+
+
+async def test_a_killed_worker_costs_a_thread_a_heartbeat(stage: Stage, tmp_path: Path) -> None:
+    stage.emulator.script(NONE, assistant_id="asst_1")
+    stage.emulator.inject(Fault(on="create_thread", delay_after=60.0))
+    await stage.connect()
+    handle = await stage.start(flows.AskNew.run, {**ASK, "heartbeat_timeout": 1.0})
+    program = [sys.executable, str(Path(__file__).with_name("worker_process.py")), stage.address, stage.task_queue]
+    process = await asyncio.create_subprocess_exec(*program, stage.emulator.base_url, str(tmp_path / "called"))
+    try:
+        while not sent(stage, "create_thread"):
+            await asyncio.sleep(0.02)
+    finally:
+        process.kill()
+        await process.wait()
+    async with stage.worker(tools=TOOLS):
+        assert isinstance(await handle.result(), Completed)
+
+
+async def test_a_thread_that_cannot_be_created_is_told_as_that(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(creating, "CREATE_RETRIES", RetryPolicy(maximum_attempts=1))
+    stage.emulator.inject(Fault(on="create_thread", status=500, times=None))
+    async with stage.worker(tools=TOOLS):
+        assert "The thread could not be created" in await refusal(stage, ASK)
+    assert sent(stage, "create_run") == []
+
+
+@pytest.mark.parametrize("ask", [ASK, ASK_MODEL], ids=["assistant", "model"])
+async def test_a_create_waits_for_a_worker_that_has_the_toolset(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, ask: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(creating, "CREATE_RETRIES", TWICE)
+    monkeypatch.setattr(running, "NOT_BEGUN_S", 0.1)
+    stage.emulator.script(NONE, assistant_id="asst_1")
+    stage.emulator.script(NONE, model="gpt")
+    async with stage.worker(tools=TOOLS):
+        handle = await stage.start(flows.AskNew.run, {**ask, "tools": "other"})
+        async with asyncio.timeout(15):
+            while await creates_of(handle) < 2:
+                await asyncio.sleep(0.05)
+    async with stage.worker(toolsets=[Toolset([get_weather], name="other")]):
+        assert isinstance(await handle.result(), Completed)
+
+
+async def test_a_create_that_its_caller_has_left_does_not_begin_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "NOT_BEGUN_S", 0.1)
+    stage.emulator.script(NONE, model="gpt")
+    async with stage.worker(tools=TOOLS):
+        handle = await stage.start(flows.ImpatientNew.run, 0.3, 4.0, {**ASK_MODEL, "tools": "other"})
+        await asyncio.sleep(1.5)
+    async with stage.worker(toolsets=[Toolset([get_weather], name="other")]):
+        assert await handle.result() == "TimeoutError"
+    assert sent(stage, "create_response") == []

@@ -17,8 +17,10 @@ from google.protobuf.json_format import MessageToJson
 from recorded import opened
 from temporalio.client import WorkflowFailureError
 
-from asyncruns import Completed, GaveUp, Reason, RunRef, Toolset
+from asyncruns import Completed, GaveUp, NeedsCaller, Reason, RunRef, Toolset
+from asyncruns.temporal.messages import CANCEL
 from asyncruns.testing import Fault, FunctionCall, Scenario
+from asyncruns.watch.handover import token_in, token_text, with_outputs
 
 pytestmark = pytest.mark.real_time
 
@@ -95,6 +97,55 @@ async def test_a_follow_up_whose_worker_ends_may_have_arrived(stage: Stage) -> N
     assert isinstance(found, GaveUp)
     assert found.reason is Reason.SUBMIT_LOST
     assert len(sent(stage, "submit")) == len(counted.called) == 1
+
+
+async def test_outputs_of_a_token_are_not_submitted_twice(stage: Stage) -> None:
+    stage.emulator.script(ONE, model="gpt")
+    asking = await stage.client.watch(await stage.new_response())
+    assert isinstance(asking, NeedsCaller)
+    answered = with_outputs(token_in(asking.token), [(call, "sunny", False) for call in asking.calls])
+    stage.emulator.inject(Fault(on="submit", delay_after=0.6, times=1))
+    async with stage.worker(worker=AT_ONCE):
+        handle = await stage.start(flows.GoOn.run, token_text(answered), {})
+        await until(lambda: bool(sent(stage, "submit")))
+    async with stage.worker():
+        found = await handle.result()
+        assert isinstance(found, GaveUp)
+        assert found.reason is Reason.SUBMIT_LOST
+        assert len(sent(stage, "submit")) == 1
+        again = await stage.run(flows.GoOn.run, found.token, {"on_lost_submit": "resend"})
+        assert isinstance(again, Completed)
+        assert len(sent(stage, "submit")) == 2
+
+
+async def test_the_outputs_of_a_token_are_submitted(stage: Stage) -> None:
+    counted = Counted()
+    stage.emulator.script(TWO, model="gpt")
+    asking = await stage.client.watch(await stage.new_response())
+    answered = with_outputs(token_in(asking.token), [(call, "sunny", False) for call in asking.calls])
+    async with stage.worker(tools=counted.tools):
+        found = await stage.run(flows.GoOn.run, token_text(answered), {})
+    assert isinstance(found, Completed)
+    assert len(counted.called) == 1
+    assert len(sent(stage, "submit")) == 2
+
+
+async def test_the_response_that_follows_is_cancelled_if_the_watch_is_left_meanwhile(stage: Stage) -> None:
+    stage.emulator.script(Scenario(rounds=((CALL,),), end="never", cancelling=0.05), model="gpt")
+    stage.emulator.inject(Fault(on="submit", delay_after=1.0))
+    async with stage.worker(tools=Counted().tools):
+        first = await stage.new_response()
+        handle = await stage.start(flows.Ask.run, RunRef.of(first), {"on_exit": "cancel"})
+        await until(lambda: bool(sent(stage, "submit")))
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        events = (await handle.fetch_history()).events
+    scheduled = [each.activity_task_scheduled_event_attributes for each in events]
+    (cancel,) = (each for each in scheduled if each.activity_type.name == CANCEL)
+    assert first.id not in str(cancel.input)
+    (request,) = sent(stage, "cancel")
+    assert f'"{request.run_id}"'.encode() in cancel.input.payloads[0].data
 
 
 # Workers

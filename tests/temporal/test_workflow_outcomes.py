@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import flows
 import pytest
 from dev_server import Stage
+from recorded import opened
+from temporalio import workflow
 from temporalio.client import WorkflowFailureError
 
 from asyncruns import (
@@ -25,6 +28,9 @@ from asyncruns import (
     Toolset,
 )
 from asyncruns.temporal import watch
+from asyncruns.temporal.messages import RunReport
+from asyncruns.temporal.reports import outcome_of_report
+from asyncruns.temporal.workflow_client import WorkflowClient
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
 pytestmark = pytest.mark.real_time
@@ -162,8 +168,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"response_id": "resp_1", "timeout": -1.0}, "timeout must be"),
     ({"response_id": "resp_1", "on_exit": "stop"}, "on_exit must be"),
     ({"response_id": "resp_1", "max_rounds": 0}, "max_rounds must be"),
-    ({"response_id": "resp_1", "cadence": 1.0}, "cadence"),
+    ({"response_id": "resp_1", "cadence": 1.0}, "no option 'cadence'; the worker decides"),
+    ({"response_id": "resp_1", "context": 1}, "no option 'context'; pass AsyncRunsPlugin.context_factory"),
+    ({"response_id": "resp_1", "on_approval": print}, "no option 'on_approval'; on_requires_action gets"),
+    ({"response_id": "resp_1", "on_event": print}, "no option 'on_event'; a workflow gets the outcome only"),
+    ({"response_id": "resp_1", "on_status": print}, "no option 'on_status'; a workflow gets the outcome only"),
+    ({"response_id": "resp_1", "on_terminal": print}, "no option 'on_terminal'; a workflow gets the outcome only"),
+    ({"response_id": "resp_1", "max_concurrent_calls": 1}, "no option 'max_concurrent_calls'; Worker.max_conc"),
+    ({"token": "asyncruns1.e30", "run": RunRef("response", ("r",))}, "A token names a watch by itself"),
+    ({"token": "asyncruns1.e30", "thread_id": "t"}, "A token names a watch by itself"),
     ({"response_id": "resp_1", "heartbeat_timeout": 0}, "heartbeat_timeout must be"),
+    ({"response_id": "resp_1", "heartbeat_timeout": math.inf}, "heartbeat_timeout must be"),
     ({"response_id": "resp_1", "cold": "yes"}, "cold must be"),
     ({"response_id": "resp_1", "observe_only": True, "people": ["f"]}, "observe_only=True answers nothing"),
     ({"response_id": "resp_1", "label": {1, 2}}, "label must be"),
@@ -181,3 +196,24 @@ async def test_bad_arguments_end_a_workflow(stage: Stage) -> None:
         with pytest.raises(WorkflowFailureError) as failed:
             await stage.run(flows.Ask.run, RunRef("runs", ("t", "r")), {"timeout": -1.0})
     assert "timeout must be" in str(failed.value.cause)
+
+
+async def test_an_infinite_timeout_is_none(stage: Stage) -> None:
+    stage.emulator.script(Scenario(**QUICK), assistant_id="asst_1")
+    async with stage.worker():
+        handle = await stage.start(flows.Ask.run, RunRef.of(await stage.new_run()), {"timeout": math.inf})
+        assert isinstance(await handle.result(), Completed)
+        assert '"options":{"timeout":null}' in opened(await handle.fetch_history())
+
+
+async def test_the_results_of_a_batch_are_not_for_workflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = RunRef("batch", ("batch_1",))
+    report = RunReport(outcome={"outcome": "Completed", "ref": ref.to_dict(), "status": "completed"})
+    outcome = outcome_of_report(report, WorkflowClient())
+    for in_workflow, said in ((True, "A workflow sends no requests"), (False, "This outcome was unpickled")):
+        monkeypatch.setattr(workflow, "in_workflow", lambda found=in_workflow: found)
+        for read in (outcome.results, outcome.unanswered):
+            with pytest.raises(InvalidRequestError, match=said):
+                read()
+        with pytest.raises(InvalidRequestError, match=said):
+            await outcome.reconcile(["1"])

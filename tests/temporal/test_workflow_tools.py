@@ -17,7 +17,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import WorkerConfig
 
 from asyncruns import Call, Completed, NeedsCaller, Reason, RunRef, ToolContext, ToolError, Toolset
-from asyncruns.temporal import AsyncRunsPlugin, rounds
+from asyncruns.temporal import AsyncRunsPlugin, running
 from asyncruns.temporal.messages import CALL, CREATE, FOLLOW_UP
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
@@ -107,7 +107,7 @@ async def test_a_surfaced_call_is_left_to_the_caller_and_the_token_goes_on(stage
 
 
 async def test_toolsets_are_found_by_name_and_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "NOT_BEGUN_S", 0.1)
+    monkeypatch.setattr(running, "NOT_BEGUN_S", 0.1)
     shop, other = Shop(), Shop(name="other")
     stage.emulator.script(of(city("pay")), assistant_id="asst_1")
     ref = RunRef.of(await stage.new_run())
@@ -133,7 +133,7 @@ async def test_tools_get_a_context_made_on_the_worker(stage: Stage) -> None:
 
 
 async def test_a_context_that_cannot_be_made_is_tried_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "NOT_BEGUN_S", 0.1)
+    monkeypatch.setattr(running, "NOT_BEGUN_S", 0.1)
     shop, tries = Shop(), 0
 
     def context(ref: RunRef, label: object) -> str:
@@ -276,7 +276,7 @@ class Without(AsyncRunsPlugin):
 async def test_a_worker_that_cannot_begin_is_waited_out(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
-    monkeypatch.setattr(rounds, "NOT_BEGUN_S", 0.1)
+    monkeypatch.setattr(running, "NOT_BEGUN_S", 0.1)
     shop = Shop()
     stage.emulator.script(of(city("pay")), model="gpt")
     other = Without(stage.client, tools=shop.tools)
@@ -297,7 +297,7 @@ async def has_failed(handle: WorkflowHandle[Any, Any]) -> bool:
 
 
 def test_pauses_grow() -> None:
-    assert list(islice(rounds.pauses(10.0), 7)) == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
+    assert list(islice(running.pauses(10.0), 7)) == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
 
 
 def test_what_may_have_begun_does_not_run_again() -> None:
@@ -312,7 +312,7 @@ def test_what_may_have_begun_does_not_run_again() -> None:
             retry_state=None,
         )
         error.__cause__ = ApplicationError(message, type=kind)
-        return rounds.has_not_begun(error)
+        return running.has_not_begun(error)
 
     assert failed("NotFoundError", "Activity function asyncruns.call is not registered on this worker, available: x")
     assert not failed("NotFoundError", "GET /threads/thread_1 answered 404")
