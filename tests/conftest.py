@@ -17,6 +17,7 @@ from asyncruns.testing import Emulator, VirtualTimeLoop
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_time: run this async test on a loop with real time.")
+    config.addinivalue_line("markers", "slow: a test of some seconds; only `pytest -m slow` runs it.")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts background processes like this; the programs that tests interrupt would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)

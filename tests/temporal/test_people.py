@@ -62,6 +62,7 @@ async def test_an_update_in_the_first_task_is_refused_by_the_desk_not_by_the_sdk
         await handle.terminate()
 
 
+@pytest.mark.slow
 async def test_two_runs_whose_calls_have_the_same_id(stage: Stage, bench: Bench) -> None:
     rounds = ((REFUND,), (FunctionCall("refund", {"order": "8"}),))
     stage.emulator.script(Scenario(queued=0.0, working=0.02, rounds=rounds, reuse_call_ids=True), assistant_id="asst_1")
@@ -84,6 +85,7 @@ async def test_two_runs_whose_calls_have_the_same_id(stage: Stage, bench: Bench)
         assert [list(each.values()) for each in stage.emulator.submitted(run.id)] == [["round 0"], ["round 1"]]
 
 
+@pytest.mark.slow
 async def test_search_attributes_find_what_waits_for_people(stage: Stage, bench: Bench) -> None:
     def listed(state: str) -> str:
         command = [temporal_program(), "--address", stage.address, "workflow", "list", "--query"]
@@ -169,6 +171,7 @@ async def test_a_late_approval_is_left_to_the_caller(stage: Stage) -> None:
     assert not [each for each in stage.emulator.requests if each.operation == "submit"]
 
 
+@pytest.mark.slow
 async def test_open_calls_that_no_payload_can_hold_come_in_pieces(stage: Stage) -> None:
     large = FunctionCall("refund", {"order": "x" * 800_000})
     stage.emulator.script(Scenario(queued=0.0, working=0.02, rounds=((large,),)), assistant_id="asst_1")

@@ -91,6 +91,7 @@ async def test_reports_have_no_more_of_a_run_than_a_shard_needs(client: Client, 
     assert told.outcomes[0].run is not None
 
 
+@pytest.mark.slow
 async def test_reports_that_do_not_fit_are_left_for_the_next_time_which_is_at_once(
     client: Client, emulator: Emulator
 ) -> None:
@@ -267,6 +268,7 @@ async def test_runs_that_go_on_with_their_outputs_are_settled(client: Client, em
         await fleet.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ended", "waits"), [(1, True), (2, False)])
 async def test_ends_are_gathered_until_they_are_a_fifth(
     client: Client, emulator: Emulator, ended: int, waits: bool

@@ -43,6 +43,7 @@ async def number_of(activity: str, shards: Shards) -> int:
 # Ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"tools": None}, {"max_rounds": 1}])
 async def test_a_shard_ends_whose_last_runs_need_the_caller(
     stage: Stage, bench: Bench, options: dict[str, Any]
@@ -100,6 +101,7 @@ async def test_a_worker_that_can_t_watch_does_not_end_the_shard(
     assert failed == 2
 
 
+@pytest.mark.slow
 async def test_a_shard_waits_for_a_worker_with_its_toolset(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +144,7 @@ async def test_observers_answer_nothing(stage: Stage, bench: Bench) -> None:
 # Large values
 
 
+@pytest.mark.slow
 async def test_a_run_with_large_calls_ends_alone(stage: Stage, bench: Bench) -> None:
     large = FunctionCall("get_weather", {"city": "x" * 800_000})
     stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=((large,),)), assistant_id="asst_1")
@@ -155,6 +158,7 @@ async def test_a_run_with_large_calls_ends_alone(stage: Stage, bench: Bench) -> 
     assert "can be passed on in a shard" in broken.cause
 
 
+@pytest.mark.slow
 async def test_the_outputs_of_a_round_share_a_payload(stage: Stage) -> None:
     tools = Toolset()
 
@@ -195,6 +199,7 @@ async def test_large_outputs_that_are_left_to_the_caller_are_told(stage: Stage) 
     assert told[0].token  # it is too large for the shard to keep
 
 
+@pytest.mark.slow
 async def test_a_person_s_answer_that_is_too_large_is_refused(stage: Stage, bench: Bench) -> None:
     stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=((REFUND, WEATHER),)), assistant_id="asst_1")
     run = await stage.new_run()
@@ -210,6 +215,7 @@ async def test_a_person_s_answer_that_is_too_large_is_refused(stage: Stage, benc
 # Many calls
 
 
+@pytest.mark.slow
 async def test_a_workflow_runs_so_many_tools_at_a_time(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +243,7 @@ async def test_a_workflow_runs_so_many_tools_at_a_time(
 # Long histories
 
 
+@pytest.mark.slow
 async def test_a_slow_tool_holds_up_a_new_history_and_no_other_run(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +272,7 @@ async def lengths(temporal: TemporalClient, shards: Shards) -> list[int]:
     return [len((await history).events) for history in histories]
 
 
+@pytest.mark.slow
 async def test_calls_begin_only_if_their_history_has_room_for_what_they_add(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +287,7 @@ async def test_calls_begin_only_if_their_history_has_room_for_what_they_add(
     assert set(bench.begun.values()) == {1}
 
 
+@pytest.mark.slow
 async def test_a_full_history_that_can_have_no_next_one_gives_runs_up(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +310,7 @@ async def test_a_full_history_that_can_have_no_next_one_gives_runs_up(
     assert set(bench.told) == set(map(RunRef.of, runs))
 
 
+@pytest.mark.slow
 async def test_a_full_history_begins_no_calls(stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard, "MOST_EVENTS", 30)
     bench.pause = 0.5
@@ -320,6 +330,7 @@ async def test_a_full_history_begins_no_calls(stage: Stage, bench: Bench, monkey
 # Leaving
 
 
+@pytest.mark.slow
 async def test_a_shard_that_is_cancelled_cancels_runs_in_every_state(stage: Stage, bench: Bench) -> None:
     bench.pause = 60.0
     never = Scenario(end="never", cancelling=0.05)
@@ -377,6 +388,7 @@ async def test_a_refused_cancel_does_not_hold_up_a_shard(
     assert "403" in ended.cause
 
 
+@pytest.mark.slow
 async def test_a_shard_that_is_cancelled_is_polled_no_more(stage: Stage, bench: Bench) -> None:
     stage.emulator.script(Scenario(end="never"), assistant_id="asst_1")
     run = await stage.new_run()
@@ -410,6 +422,7 @@ def test_the_runs_of_a_cancelled_shard_share_its_budget() -> None:
 # Responses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grace", [10.0, 0.001])
 async def test_responses_lose_nothing_when_their_worker_is_replaced(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch, grace: float

@@ -67,6 +67,7 @@ async def number_of_histories(shards: Shards, stage: Stage) -> int:
     return len([each async for each in stage.temporal.list_workflows(query)])
 
 
+@pytest.mark.slow
 async def test_a_new_history_goes_on_with_tools_in_flight(short: Stage, bench: Bench) -> None:
     bench.pause = 0.2
     for number in range(8):
@@ -82,6 +83,7 @@ async def test_a_new_history_goes_on_with_tools_in_flight(short: Stage, bench: B
     assert set(bench.begun.values()) == {1}
 
 
+@pytest.mark.slow
 async def test_a_new_history_keeps_the_outputs_of_rounds_that_wait_for_people(short: Stage, bench: Bench) -> None:
     for number in range(8):
         rounds = ((WEATHER, REFUND),) if number < 2 else ((WEATHER,), (WEATHER,))
@@ -100,6 +102,7 @@ async def test_a_new_history_keeps_the_outputs_of_rounds_that_wait_for_people(sh
         assert sorted(short.emulator.submitted(run.id)[0].values()) == ["paid", "sunny in Rome"]
 
 
+@pytest.mark.slow
 async def test_nothing_is_kept_in_memory_only(stage: Stage, bench: Bench) -> None:
     """Each task of a workflow replays its history, as the worker keeps none."""
     stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=((WEATHER, REFUND), (WEATHER,))), assistant_id="a")
@@ -130,6 +133,7 @@ def worker_process(stage: Stage, file: Path) -> Iterator[subprocess.Popen[bytes]
         process.wait(20)
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_costs_one_poll_of_each_run(stage: Stage, bench: Bench, tmp_path: Path) -> None:
     stage.emulator.script(Scenario(queued=0.0, working=4.0), assistant_id="asst_1")
     stage.emulator.script(Scenario(queued=0.0, working=0.0), assistant_id="asst_2")
@@ -152,6 +156,7 @@ async def test_a_killed_worker_costs_one_poll_of_each_run(stage: Stage, bench: B
     assert bench.told == Counter(map(RunRef.of, runs))
 
 
+@pytest.mark.slow
 async def test_the_calls_of_a_killed_worker_are_not_run_again(stage: Stage, bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "calls"
     stage.emulator.script(Scenario(queued=0.0, working=0.05, rounds=((WEATHER, WEATHER),)), assistant_id="asst_1")
@@ -171,6 +176,7 @@ async def test_the_calls_of_a_killed_worker_are_not_run_again(stage: Stage, benc
         assert all("is not known" in text for text in stage.emulator.submitted(run.id)[0].values())
 
 
+@pytest.mark.slow
 async def test_a_fleet_that_no_activity_uses_is_left_and_made_again(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +196,7 @@ async def test_a_fleet_that_no_activity_uses_is_left_and_made_again(
 # Activities
 
 
+@pytest.mark.slow
 async def test_a_lost_report_is_found_again(stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     class Forgetful(ShardFleet):
         lost = 0
@@ -211,6 +218,7 @@ async def test_a_lost_report_is_found_again(stage: Stage, bench: Bench, monkeypa
     assert set(bench.told) == set(map(RunRef.of, runs))
 
 
+@pytest.mark.slow
 async def test_an_answer_that_is_lost_after_adding_runs_again(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +242,7 @@ async def test_an_answer_that_is_lost_after_adding_runs_again(
     assert len(bench.begun) == 9
 
 
+@pytest.mark.slow
 async def test_a_fleet_that_is_made_while_tools_run_gets_their_outputs_soon(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ async def test_outcomes_are_read_again_when_the_server_was_away(stage: Stage, mo
     assert lost == 2
 
 
+@pytest.mark.slow
 async def test_outcomes_wait_while_no_worker_lives(emulator: Emulator) -> None:
     server = DevServer(settings=('matching.queryPollerUnavailableWindow="1s"',))
     try:

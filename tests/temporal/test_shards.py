@@ -16,6 +16,7 @@ from asyncruns.testing import Scenario
 pytestmark = pytest.mark.real_time
 
 
+@pytest.mark.slow
 async def test_the_runs_of_several_shards_end_and_each_call_runs_once(stage: Stage, bench: Bench) -> None:
     stage.emulator.script(TWO_ROUNDS, assistant_id="asst_1")
     runs = [await stage.new_run() for _ in range(7)]
@@ -30,6 +31,7 @@ async def test_the_runs_of_several_shards_end_and_each_call_runs_once(stage: Sta
     assert set(bench.begun.values()) == {1}
 
 
+@pytest.mark.slow
 async def test_responses(stage: Stage, bench: Bench) -> None:
     stage.emulator.script(TWO_ROUNDS, model="gpt")
     made = [
@@ -66,6 +68,7 @@ async def test_cancelling_a_shard_cancels_its_runs_if_asked(stage: Stage, bench:
     assert len(bench.told) == 3
 
 
+@pytest.mark.slow
 async def test_no_worker_is_no_reason_to_stop_reading(stage: Stage, bench: Bench) -> None:
     stage.emulator.script(Scenario(queued=0.0, working=0.0), assistant_id="asst_1")
     runs = [await stage.new_run() for _ in range(2)]

@@ -19,6 +19,7 @@ SLOW = Scenario(queued=0.0, working=2.0)
 SOON_S = 5.0  # a watch would hold up the worker for the 10 s that tools have
 
 
+@pytest.mark.slow
 async def test_a_stopped_worker_leaves_the_watch_of_a_workflow_to_another_one(stage: Stage) -> None:
     stage.emulator.script(SLOW, assistant_id="asst_1")
     ref = RunRef.of(await stage.new_run())
@@ -32,6 +33,7 @@ async def test_a_stopped_worker_leaves_the_watch_of_a_workflow_to_another_one(st
     assert time.monotonic() - began < SOON_S
 
 
+@pytest.mark.slow
 async def test_a_stopped_worker_leaves_its_shards_to_another_one(stage: Stage) -> None:
     stage.emulator.script(SLOW, assistant_id="asst_1")
     run = await stage.new_run()

@@ -17,6 +17,7 @@ from asyncruns.testing import BatchScenario, Fault, Scenario
 pytestmark = pytest.mark.real_time
 
 
+@pytest.mark.slow
 async def test_a_cold_watch_holds_no_activity_between_polls(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
     stage.emulator.script(Scenario(queued=0.02, working=2.0), assistant_id="asst_1")
@@ -36,6 +37,7 @@ async def test_a_cold_watch_holds_no_activity_between_polls(stage: Stage, monkey
             assert [each.activity_task_started_event_attributes.attempt > 1 for each in started] == [True]
 
 
+@pytest.mark.slow
 async def test_a_cold_watch_gives_up_in_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
     monkeypatch.setattr(cold, "COLD_SHARE", 1000.0)
@@ -53,6 +55,7 @@ def polls(stage: Stage) -> int:
     return sum(each.operation == "poll" for each in stage.emulator.requests)
 
 
+@pytest.mark.slow
 async def test_a_cold_watch_of_a_run_without_expiry_gives_up_in_time(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +75,7 @@ def with_new_status(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "status": "pondering"}
 
 
+@pytest.mark.slow
 async def test_a_cold_watch_gives_up_when_an_unknown_status_stays(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +89,7 @@ async def test_a_cold_watch_gives_up_when_an_unknown_status_stays(
     assert found.reason is Reason.UNKNOWN_STATUS
 
 
+@pytest.mark.slow
 async def test_an_outage_counts_over_all_attempts(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
     stage.emulator.script(Scenario(end="never"), assistant_id="asst_1")
@@ -101,6 +106,7 @@ async def test_an_outage_counts_over_all_attempts(stage: Stage, monkeypatch: pyt
     assert any(each.activity_task_started_event_attributes.attempt > 2 for each in history.events)
 
 
+@pytest.mark.slow
 async def test_an_outage_that_is_over_counts_no_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold, "COLD_PAUSE_S", 0.01)
     monkeypatch.setattr(cold, "COLD_SHARE", 0.0)

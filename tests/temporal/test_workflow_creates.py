@@ -98,6 +98,7 @@ async def test_a_create_whose_answers_are_lost_is_found(stage: Stage, operation:
     assert acted(stage, "create_message") == acted(stage, "create_run") == acted(stage, "create_thread") == 1
 
 
+@pytest.mark.slow
 async def test_a_create_whose_worker_ends_is_found_by_its_key(stage: Stage) -> None:
     stage.emulator.script(NONE, assistant_id="asst_1")
     stage.emulator.inject(Fault(on="create_run", delay_after=60.0))
@@ -110,6 +111,7 @@ async def test_a_create_whose_worker_ends_is_found_by_its_key(stage: Stage) -> N
     assert acted(stage, "create_message") == acted(stage, "create_run") == 1
 
 
+@pytest.mark.slow
 async def test_a_busy_thread_is_an_error_or_waited_for(stage: Stage) -> None:
     stage.emulator.script(Scenario(queued=0.02, working=2.0), assistant_id="asst_1")
     async with stage.worker(tools=TOOLS):
@@ -184,6 +186,7 @@ async def test_bad_arguments_are_refused(ask: dict[str, Any], options: dict[str,
     assert "secret" not in str(refused.value).replace("may be secret", "")
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_costs_a_thread_a_heartbeat(stage: Stage, tmp_path: Path) -> None:
     stage.emulator.script(NONE, assistant_id="asst_1")
     stage.emulator.inject(Fault(on="create_thread", delay_after=60.0))
@@ -209,6 +212,7 @@ async def test_a_thread_that_cannot_be_created_is_told_as_that(stage: Stage, mon
     assert sent(stage, "create_run") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ask", [ASK, ASK_MODEL], ids=["assistant", "model"])
 async def test_a_create_waits_for_a_worker_that_has_the_toolset(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, ask: dict[str, Any]
@@ -226,6 +230,7 @@ async def test_a_create_waits_for_a_worker_that_has_the_toolset(
         assert isinstance(await handle.result(), Completed)
 
 
+@pytest.mark.slow
 async def test_a_create_that_its_caller_has_left_does_not_begin_later(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ async def test_a_follow_up_whose_worker_ends_may_have_arrived(stage: Stage) -> N
     assert len(sent(stage, "submit")) == len(counted.called) == 1
 
 
+@pytest.mark.slow
 async def test_outputs_of_a_token_are_not_submitted_twice(stage: Stage) -> None:
     stage.emulator.script(ONE, model="gpt")
     asking = await stage.client.watch(await stage.new_response())
@@ -130,6 +131,7 @@ async def test_the_outputs_of_a_token_are_submitted(stage: Stage) -> None:
     assert len(sent(stage, "submit")) == 2
 
 
+@pytest.mark.slow
 async def test_the_response_that_follows_is_cancelled_if_the_watch_is_left_meanwhile(stage: Stage) -> None:
     stage.emulator.script(Scenario(rounds=((CALL,),), end="never", cancelling=0.05), model="gpt")
     stage.emulator.inject(Fault(on="submit", delay_after=1.0))
@@ -166,6 +168,7 @@ async def test_another_worker_goes_on_at_once_when_one_is_stopped(stage: Stage) 
     assert sent(stage, "cancel") == []
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_costs_a_heartbeat_and_no_call_runs_twice(stage: Stage, tmp_path: Path) -> None:
     called = tmp_path / "called"
     stage.emulator.script(Scenario(queued=0.02, working=0.02, rounds=((CALL, CALL),)), assistant_id="asst_1")
@@ -190,6 +193,7 @@ async def test_a_killed_worker_costs_a_heartbeat_and_no_call_runs_twice(stage: S
 # Histories
 
 
+@pytest.mark.slow
 async def test_no_history_has_a_credential(stage: Stage) -> None:
     counted = Counted()
     stage.emulator.script(TWO, assistant_id="asst_1")

@@ -45,6 +45,7 @@ def tools_of(size: int) -> Toolset:
     return Toolset([get_weather], max_output=2_000_000)
 
 
+@pytest.mark.slow
 async def test_an_output_that_no_payload_can_hold_is_an_error_for_the_model(stage: Stage) -> None:
     tools = tools_of(600_000)
     four = Scenario(queued=0.02, working=0.02, rounds=((CALL,) * 4,))

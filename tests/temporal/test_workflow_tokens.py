@@ -36,6 +36,7 @@ async def begun(stage: Stage) -> str:
     return token_text(replace(token, record=replace(token.record, calls=calls)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "options", "runs", "output"),
     [

@@ -106,6 +106,7 @@ async def test_a_surfaced_call_is_left_to_the_caller_and_the_token_goes_on(stage
             assert len({*shop.called}) == 2  # only the call that was left ran again
 
 
+@pytest.mark.slow
 async def test_toolsets_are_found_by_name_and_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "NOT_BEGUN_S", 0.1)
     shop, other = Shop(), Shop(name="other")
@@ -132,6 +133,7 @@ async def test_tools_get_a_context_made_on_the_worker(stage: Stage) -> None:
     assert output == f'{{"paid":"Paris","for":"A of {run.id}","metadata":{{"user":"u1"}}}}'
 
 
+@pytest.mark.slow
 async def test_a_context_that_cannot_be_made_is_tried_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "NOT_BEGUN_S", 0.1)
     shop, tries = Shop(), 0
@@ -159,6 +161,7 @@ def look_it_up(call: Call, error: Exception) -> str:
 UNKNOWN = "The outcome of this call is not known"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "runs", "output"),
     [
@@ -272,6 +275,7 @@ class Without(AsyncRunsPlugin):
         return {**config, "activities": activities}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lacks", [CALL, FOLLOW_UP, CREATE])
 async def test_a_worker_that_cannot_begin_is_waited_out(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, lacks: str

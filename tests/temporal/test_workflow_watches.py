@@ -100,6 +100,7 @@ async def test_what_a_handler_raises_ends_the_watch(stage: Stage) -> None:
 # Limits
 
 
+@pytest.mark.slow
 async def test_max_rounds_leaves_the_next_round_to_the_caller(stage: Stage) -> None:
     stage.emulator.script(TWO, assistant_id="asst_1")
     stage.emulator.script(TWO, model="gpt")
@@ -154,6 +155,7 @@ async def test_an_observer_answers_nothing(stage: Stage) -> None:
     assert sent(stage, "submit") == 1
 
 
+@pytest.mark.slow
 async def test_calls_without_an_output_are_told_to_be_late_before_the_run_expires(stage: Stage) -> None:
     tools = Toolset()
 
@@ -199,6 +201,7 @@ async def test_a_workflow_that_is_cancelled_before_its_watch_has_polled(stage: S
         assert await status_of(stage, run) == "cancelled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_exit", ["cancel", "leave"])
 async def test_wait_for_around_a_watch(stage: Stage, on_exit: str) -> None:
     stage.emulator.script(ENDLESS, assistant_id="asst_1")
@@ -208,6 +211,7 @@ async def test_wait_for_around_a_watch(stage: Stage, on_exit: str) -> None:
         assert await status_of(stage, run) == ("cancelled" if on_exit == "cancel" else "in_progress")
 
 
+@pytest.mark.slow
 async def test_wait_for_while_a_tool_runs_cancels_the_tool(stage: Stage) -> None:
     tools, seen = Toolset(), list[str]()
 
@@ -286,6 +290,7 @@ async def test_a_refused_cancel_is_told_with_the_outcome(stage: Stage, monkeypat
     assert found.label == "A"
 
 
+@pytest.mark.slow
 async def test_what_ended_a_workflow_is_not_hidden_by_a_cancel_that_fails(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
