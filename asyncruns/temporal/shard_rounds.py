@@ -1,4 +1,4 @@
-"""Answers the calls of the runs of a shard, each run in a task of its own, and brings what they came to on its way.
+"""Answers the calls of the runs of a shard, each run in a task of its own, and has their outputs submitted.
 
 A run whose calls can't be answered finishes; it must not hold up the others.
 """
@@ -77,7 +77,7 @@ class ShardRounds:
         self.is_stopped: bool = False
 
     def add(self, key: str, round_: CallRound, outcome: AnyOutcome[Any]) -> None:
-        """Have the calls of a run answered, when there is room; nothing happens if they are already."""
+        """Note that the calls of a run are to be answered; nothing happens if they are being answered already."""
         if key not in self._tasks:
             self._waiting[key] = round_, outcome
             self._runs.later[key] = None

@@ -54,7 +54,7 @@ class ShardRuns:
 
     @property
     def is_answering(self) -> bool:
-        """Whether calls are answered by tools, or what they came to is on its way; people may take their time."""
+        """Whether tools answer calls, or outputs are about to be submitted; people may take their time."""
         return any(each.running or len(each.outputs) >= each.calls for each in self.rounds.values())
 
     # Which runs a fleet is given

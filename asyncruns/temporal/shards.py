@@ -21,6 +21,7 @@ from asyncruns.lifecycle.policy import MAX_ROUNDS
 from asyncruns.lifecycle.records import key_of_run
 from asyncruns.temporal.messages import SHARD, STATE, EndedRun, Shard, ShardRun, ShardState
 from asyncruns.temporal.search_attributes import WAITS_FOR_RUNS
+from asyncruns.temporal.workflow_options import OWN
 from asyncruns.watch.handover import Token
 from asyncruns.watch.options import check_watch_options
 
@@ -50,25 +51,15 @@ _ARGUMENTS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
         f"a whole number from 1 to {MOST_RUNS}",
         lambda given: isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= MOST_RUNS,
     ),
-    "tools": (
-        "the name of a toolset of the workers, such as Toolset(name='weather'), since workflows hold no functions",
-        lambda given: isinstance(given, str | None),
-    ),
-    "people": (
-        'a list of names of functions, such as ["refund"]',
-        lambda given: (
-            isinstance(given, list | tuple | set | frozenset) and all(isinstance(name, str) for name in given)
-        ),
-    ),
+    **{name: OWN[name] for name in ("tools", "people", "heartbeat_timeout")},
     "requests_per_second": (
         "more than 0, or None for no limit",
         lambda given: given is None or _is_number(given),
     ),
-    "gather": ("more than 0 seconds", _is_number),
-    "heartbeat_timeout": ("more than 0 seconds", _is_number),
+    "gather": ("more than 0 seconds, and at most an hour", lambda given: _is_number(given) and given <= 3600),
     "search_attributes": ("True or False", lambda given: isinstance(given, bool)),
 }
-"""The arguments that only shards have: what each must be, in words and as a check."""
+"""The arguments that `Client.watch` does not have, or has in another form: what each must be, in words and as a check."""
 
 
 class Shards(Struct, frozen=True):

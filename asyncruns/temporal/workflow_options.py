@@ -11,7 +11,7 @@ from asyncruns.temporal.running import LONGEST
 from asyncruns.watch.options import check_watch_options
 from asyncruns.wire.plain import is_plain
 
-_OWN: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+OWN: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "tools": (
         "the name of a toolset of the workers, such as Toolset(name='weather'), since workflows hold no functions",
         lambda given: isinstance(given, str | None),
@@ -73,12 +73,12 @@ def check_options(options: WorkflowOptions) -> None:
         InvalidRequestError: One is unusable.
     """
     check_watch_options(
-        {name: given for name, given in options.items() if name not in _OWN},
+        {name: given for name, given in options.items() if name not in OWN},
         WorkflowOptions,
         whose="A watch in a workflow",
         elsewhere=next((((name,), said) for name, said in _ELSEWHERE.items() if name in options), ((), "")),
     )
-    for name, (what, is_usable) in _OWN.items():
+    for name, (what, is_usable) in OWN.items():
         given = cast("Mapping[str, object]", options).get(name)
         if name in options and not is_usable(given):
             raise InvalidRequestError(f"{name} must be {what}; got {given!r}")

@@ -125,12 +125,13 @@ async def record(stage: Stage, case: Callable[[Stage], Awaitable[Handle]]) -> st
 
 
 def without_hosts(value: Any) -> Any:
-    """Return JSON without the names of processes and machines."""
+    """Return JSON without the names of processes and machines, and without their paths."""
     if isinstance(value, list):
         return [without_hosts(each) for each in value]
     if not isinstance(value, dict):
         return value
-    return {name: "recorded" if name == "identity" else without_hosts(each) for name, each in value.items()}
+    own = {"identity": "recorded", "stackTrace": ""}
+    return {name: own[name] if name in own else without_hosts(each) for name, each in value.items()}
 
 
 async def main(*names: str) -> None:

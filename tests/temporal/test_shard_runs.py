@@ -95,7 +95,7 @@ def test_runs_that_were_perhaps_not_added_are_added_again() -> None:
     runs = ShardRuns(shard_of(2))
     runs.pass_on(key(1), Token(ref=ref_of(1)))
     assert [run.key for run in runs.take_again()] == [key(1)]
-    assert key(1) in runs.next_shard(shard_of(0), "host", 0).again  # it is on its way
+    assert key(1) in runs.next_shard(shard_of(0), "host", 0).again  # it is being added
     runs.added(is_certain=False)
     assert [run.key for run in runs.take_again()] == [key(1)]
     runs.added(is_certain=True)
