@@ -59,7 +59,7 @@ _ARGUMENTS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "gather": ("more than 0 seconds, and at most an hour", lambda given: _is_number(given) and given <= 3600),
     "search_attributes": ("True or False", lambda given: isinstance(given, bool)),
 }
-"""The arguments that `Client.watch` does not have, or has in another form: what each must be, in words and as a check."""
+"""The arguments that `Client.watch` has not, or in another form: what each must be, in words and as a check."""
 
 
 class Shards(Struct, frozen=True):
