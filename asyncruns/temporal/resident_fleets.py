@@ -38,6 +38,7 @@ class ResidentFleets:
         self._on_outcome = on_outcome
         self._shared: dict[bool, Fleet[Any]] = {}
         self._shards: dict[str, ShardFleet] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
         self._tidying: asyncio.Task[None] | None = None
 
@@ -82,19 +83,30 @@ class ResidentFleets:
                 await self.leave(name)
 
     async def leave(self, name: str) -> None:
-        """Leave the fleet of a shard, if there is one here; the runs go on at the server."""
+        """Leave the fleet of a shard, if there is one here; the runs go on at the server.
+
+        Returns when it is left, also if another task has begun that. Safe to cancel: it is left in any case.
+        """
         if (fleet := self._shards.pop(name, None)) is not None:
-            try:
-                await fleet.aclose()
-            except Exception as error:  # the other shards go on
-                FLEET_LOG.error("The fleet of the shard %s was not left in order", name, exc_info=error)
+            self._leaving[name] = asyncio.create_task(self._closed(name, fleet), name="asyncruns shard is left")
+        if (leaving := self._leaving.get(name)) is not None:
+            await asyncio.shield(leaving)
+
+    async def _closed(self, name: str, fleet: ShardFleet) -> None:
+        try:
+            await fleet.aclose()
+        except Exception as error:  # the other shards go on
+            FLEET_LOG.error("The fleet of the shard %s was not left in order", name, exc_info=error)
+        finally:
+            if self._leaving.get(name) is asyncio.current_task():
+                del self._leaving[name]
 
     async def aclose(self) -> None:
         """Leave all fleets; the runs go on at the server."""
         if self._tidying is not None:
             self._tidying.cancel()
             self._tidying = None
-        for name in list(self._shards):
+        for name in [*self._shards, *self._leaving]:
             await self.leave(name)
         async with self._lock:
             while self._shared:

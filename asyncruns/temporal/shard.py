@@ -35,6 +35,7 @@ ADD_WITHIN: Final = timedelta(minutes=1)
 SOON_S: Final = 1.0
 """How long an activity watches if runs wait to be added to a new fleet."""
 PAUSED_WATCH_S: Final = 5.0
+LONG_HISTORY_WATCH_S: Final = 60.0
 LONGEST_WATCH_S: Final = 600.0
 PAUSE_S: Final = 30.0
 """How long no calls are begun when a new history is due, so that those that are being answered can end before."""
@@ -95,6 +96,7 @@ class ShardWorkflow:
         while runs.open:
             if self._may_begin_anew():
                 await self._begin_anew()
+            self._pause_if_due()
             self._begin_calls()
             if not runs.has_watched:
                 await self._wait_for_runs()
@@ -140,7 +142,8 @@ class ShardWorkflow:
 
     def _next_job(self) -> ShardJob:
         if self._host:
-            return self._job(None, PAUSED_WATCH_S if self._is_paused() else LONGEST_WATCH_S)
+            at_most = PAUSED_WATCH_S if self._is_paused() else LONG_HISTORY_WATCH_S
+            return self._job(None, at_most if self._is_long() else LONGEST_WATCH_S)
         runs = self._runs.begin()
         # The others can be added only when this activity has told where the fleet is.
         return self._job(runs, LONGEST_WATCH_S if len(runs) == len(self._runs.open) else SOON_S)
@@ -223,19 +226,28 @@ class ShardWorkflow:
         self._show()
 
     def _begin_calls(self) -> None:
-        """Begin to answer the calls that wait, as many as the history has room for, unless a pause is due."""
-        now = workflow.time()
-        if now >= self._next_pause_at and self._is_long() and self._fits():
-            self._paused_until = now + PAUSE_S
-            self._next_pause_at = self._paused_until + BETWEEN_PAUSES_S
+        """Begin to answer the calls that wait, as many as the history has room for; in a pause, none."""
         if not self._is_paused():
             is_stuck = self._is_stuck() and not self._rounds.give_up_largest()
             self._rounds.begin(self._has_room if not is_stuck else lambda events, size: True)
 
     def _is_stuck(self) -> bool:
-        """Return whether calls wait for a new history, and Temporal would not take what it begins with."""
-        waits = bool(self._runs.later) and not self._rounds.is_giving_up
-        return waits and not self._has_room() and not self._fits()
+        """Return whether calls wait for a new history that can't begin, even though no others are being answered."""
+        runs, rounds = self._runs, self._rounds
+        if not runs.later or self._is_paused() or runs.is_answering or rounds.is_giving_up:
+            return False
+        return not self._has_room() and not self._fits()
+
+    def _pause_if_due(self) -> None:
+        """Begin a pause, in which those calls can end that hold up a new history."""
+        now = workflow.time()
+        if now < self._next_pause_at or not self._is_long():
+            return
+        if self._fits():
+            self._paused_until = now + PAUSE_S
+            self._next_pause_at = self._paused_until + BETWEEN_PAUSES_S
+        else:
+            self._next_pause_at = now + PAUSED_WATCH_S
 
     def _is_paused(self) -> bool:
         return workflow.time() < self._paused_until

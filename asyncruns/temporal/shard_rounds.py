@@ -190,7 +190,7 @@ class ShardRounds:
 
     async def _give_up(self, key: str, error: BaseException) -> None:
         """Finish the watch of a run whose calls, or what followed them, raised an unexpected error."""
-        token = self._runs.open[key].token
+        token = with_outputs(self._runs.open[key].token, self._runs.rounds[key].outputs)
         cause = error.cause if isinstance(error, ActivityError) and error.cause else error
         report = report_of_error(token.ref, cause, Reason.BROKE, workflow.time())
         await self._tell(key, token, outcome_of_report(report, WorkflowClient()))

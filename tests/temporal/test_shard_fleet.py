@@ -286,3 +286,24 @@ async def test_ends_are_gathered_until_they_are_a_fifth(
         assert (asyncio.get_running_loop().time() - began >= 1.9) is waits
     finally:
         await fleet.aclose()
+
+
+async def test_a_new_fleet_waits_until_the_one_before_is_left(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleets, may_end = ResidentFleets(client, None, None), asyncio.Event()
+    first = await fleets.new_shard(JOB)
+    leave = first.aclose
+
+    async def leaving() -> None:
+        await may_end.wait()
+        await leave()
+
+    monkeypatch.setattr(first, "aclose", leaving)
+    left = asyncio.create_task(fleets.leave("s"))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(fleets.new_shard(JOB))
+    await asyncio.sleep(0.05)
+    assert not second.done()  # it would submit what the first one is submitting
+    may_end.set()
+    assert await second is not first
+    await left
+    await fleets.aclose()

@@ -307,6 +307,9 @@ async def test_a_full_history_that_can_have_no_next_one_gives_runs_up(
     assert 1 <= len(given_up) <= 2
     assert given_up[0].reason == "broke"
     assert "too large" in given_up[0].cause
+    assert given_up[0].token is not None
+    assert given_up[0].token.record is not None
+    assert [call.output for call in given_up[0].token.record.calls] == ["sunny in Rome"]  # it need not run again
     assert set(bench.told) == set(map(RunRef.of, runs))
 
 
