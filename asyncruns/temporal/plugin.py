@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any, Final
 
-import anyio._backends._asyncio  # noqa: F401 - loaded before the sandbox is, which can't load it
 from temporalio.client import Client as TemporalClient
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import (
@@ -146,7 +145,10 @@ def _activities_of(given: Iterable[Callable[..., Any]]) -> Activities:
 
 
 def _with_passthrough(runner: WorkflowRunner | None) -> WorkflowRunner:
-    """Return the runner with our modules passed through: they are the same in each workflow, and are loaded once."""
+    """Return the runner with our modules passed through: they are the same in each workflow, and are loaded once.
+
+    So is the backend of anyio, which a sandbox can't load: this package has loaded it.
+    """
     runner = runner or SandboxedWorkflowRunner()
     if isinstance(runner, SandboxedWorkflowRunner):
         restrictions = runner.restrictions.with_passthrough_modules(*PASSED_THROUGH)
