@@ -14,11 +14,11 @@ An ordinary loop waits until its next timer; this one advances its clock to that
 server and a client on 127.0.0.1 in the same loop work. Code under test needs no clock parameter: `asyncio.sleep`,
 `anyio.sleep`, `loop.time` and every timeout use the loop's clock.
 
-It waits in real time for work outside the loop that it knows of: executor jobs whose future is pending, and
-threads whose name starts with `asyncruns-tool`. Each delays virtual time for at most `patience` seconds in its life, so
-a hung one costs that only once. It cannot know of other processes, other hosts and other threads, and does not wait for
-them: their answers may arrive after a timeout in virtual time. A loop that has no timer at all waits in real time, as
-any loop does.
+It waits in real time for work outside the loop that it knows of: executor jobs whose future is pending, functions that
+`anyio.to_thread` runs, and threads whose name starts with `asyncruns-tool`. Each delays virtual time for at most
+`patience` seconds, so a hung one costs that only once. It cannot know of other processes, other hosts and other
+threads, and does not wait for them: their answers may arrive after a timeout in virtual time. A loop that has no timer
+at all waits in real time, as any loop does.
 """
 
 from __future__ import annotations
@@ -28,16 +28,22 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import Context
+from queue import Queue
 from typing import Any, Final, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 THREAD_PATIENCE_S: Final = 0.2
 TOOL_THREAD_PREFIX: Final = "asyncruns-tool"
+_ANYIO_THREAD: Final = "AnyIO worker thread"
 
-# Loopback delivery is nearly always done when `send` returns; on a loaded machine it is done a moment later.
-_POLL_AGAIN_S: Final = 0.0005
+# Loopback delivery is nearly always done when `send` returns; on a loaded machine it is done a moment later. The pauses
+# are counted, not measured: each lets others run, also where this process has to wait long for its next turn.
+_PAUSES: Final = 4
 _PAUSE_S: Final = 0.0001
 _SLICE_S: Final = 0.001
+# What a slice counts for at most: while the machine runs something else, a thread can't get on either.
+_LONGEST_SLICE_S: Final = 0.002
 # Not 0: code that treats a time of 0 as "none" would behave differently.
 _FIRST_TIME_S: Final = 1000.0
 
@@ -54,7 +60,7 @@ class _VirtualSelector(selectors.BaseSelector):
         self.jobs: WeakSet[asyncio.Future[Any]] = WeakSet()
         self._patience = patience
         self._real = selectors.DefaultSelector()
-        self._waited: WeakKeyDictionary[object, float] = WeakKeyDictionary()
+        self.waited: WeakKeyDictionary[object, float] = WeakKeyDictionary()
 
     def select(self, timeout: float | None = None) -> _Ready:
         if timeout is None:  # no timer is set: only something outside the loop can wake it, so this wait is real
@@ -72,10 +78,8 @@ class _VirtualSelector(selectors.BaseSelector):
         only_own_pipe = len(self._real.get_map()) <= 1  # the loop's own wake-up pipe is always registered
         if only_own_pipe and threading.active_count() == 1:
             return []
-        # Not `select(0.0005)`: epoll rounds up to a whole millisecond.
-        end = time.perf_counter() + _POLL_AGAIN_S
-        while time.perf_counter() < end:
-            time.sleep(_PAUSE_S)
+        for _ in range(_PAUSES):
+            time.sleep(_PAUSE_S)  # not `select(_PAUSE_S)`: epoll rounds up to a whole millisecond
             if ready := self._real.select(0):
                 return ready
         return []
@@ -85,17 +89,17 @@ class _VirtualSelector(selectors.BaseSelector):
         while busy := self._busy():
             began = time.perf_counter()
             ready = self._real.select(_SLICE_S)  # in slices: a thread may end without calling back
-            spent = time.perf_counter() - began
+            spent = min(time.perf_counter() - began, _LONGEST_SLICE_S)
             for each in busy:
-                self._waited[each] = self._waited.get(each, 0.0) + spent
+                self.waited[each] = self.waited.get(each, 0.0) + spent
             if ready:
                 return ready
         return self._real.select(0)  # a thread that ended since the last `select` called back before it ended
 
     def _busy(self) -> list[object]:
         work: list[object] = [job for job in self.jobs if not job.done()]
-        work += [t for t in threading.enumerate() if t.name.startswith(TOOL_THREAD_PREFIX)]
-        return [each for each in work if self._waited.get(each, 0.0) < self._patience]
+        work += filter(_is_at_work, threading.enumerate())
+        return [each for each in work if self.waited.get(each, 0.0) < self._patience]
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.register(fileobj, events, data)
@@ -113,11 +117,21 @@ class _VirtualSelector(selectors.BaseSelector):
         self._real.close()
 
 
+def _is_at_work(thread: threading.Thread) -> bool:
+    """Return whether a thread is one that will call back."""
+    if thread.name != _ANYIO_THREAD:
+        return thread.name.startswith(TOOL_THREAD_PREFIX)
+    # anyio keeps its threads for the next function, which comes through a queue.
+    queue = getattr(thread, "queue", None)
+    return isinstance(queue, Queue) and queue.unfinished_tasks > 0
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop that never waits for its own timers; see the module's docstring.
 
     Args:
-        patience: Real seconds for which one busy thread may delay virtual time.
+        patience: Real seconds for which one busy thread may delay virtual time. Time in which a loaded machine runs
+            something else does not count.
     """
 
     def __init__(self, *, patience: float = THREAD_PATIENCE_S) -> None:
@@ -138,6 +152,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future = super().run_in_executor(executor, func, *args)
         self._virtual.jobs.add(future)
         return future
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call a function soon; a thread that does so is at work, and may delay virtual time for its patience again."""
+        self._virtual.waited.pop(threading.current_thread(), None)
+        return super().call_soon_threadsafe(callback, *args, context=context)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Join the executor's threads, however long that takes.

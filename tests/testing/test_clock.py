@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 
 import aiohttp
+import anyio
+import anyio.to_thread
 import pytest
 from aiohttp import web
 
@@ -114,6 +116,29 @@ async def test_a_job_that_hangs_costs_the_patience_once() -> None:
     assert 0.15 < took(began) < 1
     release.set()
     await job
+
+
+async def test_functions_that_anyio_runs_in_a_thread_hold_virtual_time_still() -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    timer = loop.call_later(1, lambda: None)
+    for _ in range(30):
+        await anyio.to_thread.run_sync(time.sleep, 0.01)
+    assert loop.time() == start
+    timer.cancel()
+
+
+async def test_a_function_that_hangs_in_a_thread_of_anyio_costs_the_patience_once() -> None:
+    release = threading.Event()
+    began = time.perf_counter()
+    try:
+        with anyio.move_on_after(1000):
+            await anyio.to_thread.run_sync(release.wait, abandon_on_cancel=True)
+        for _ in range(20):
+            await asyncio.sleep(100)
+        assert 0.15 < took(began) < 1
+    finally:
+        release.set()
 
 
 async def test_a_job_that_is_no_longer_awaited_does_not_hold_virtual_time_still() -> None:
