@@ -15,7 +15,7 @@ import pytest
 from asyncruns.testing import Emulator, Fault, Scenario
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "many_prompts.py"
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 
 from asyncruns.testing import Emulator
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent / "examples" / "moving"
 WARN_OF_NOTHING, WARN_OF_ALL = ("-W", "ignore"), ("-W", "error")
 

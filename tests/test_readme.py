@@ -153,6 +153,7 @@ def test_a_program_can_be_pasted_into_an_interactive_python(page: Path) -> None:
     assert pasted == []
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.parametrize(
     "script",
@@ -162,6 +163,7 @@ async def test_a_script_of_a_guide_runs(emulator: Emulator, script: str) -> None
     assert await run_python("-c", script)
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_the_tests_of_the_guide_to_testing_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files_of(ROOT / "examples" / "guides" / "testing.md", tmp_path)
@@ -174,6 +176,7 @@ async def test_the_tests_of_the_guide_to_testing_pass(tmp_path: Path, monkeypatc
     assert "4 passed" in await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_the_dialect_of_the_guide_to_dialects_is_watched(tmp_path: Path) -> None:
     write_files_of(ROOT / "examples" / "guides" / "dialects.md", tmp_path)
@@ -190,6 +193,7 @@ def test_the_guide_to_web_backends_quotes_the_examples() -> None:
     assert [block for block in quoted if not any(block in program for program in programs)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_the_application_of_the_guide_to_fleets_answers(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -210,6 +214,7 @@ async def test_the_application_of_the_guide_to_fleets_answers(
     assert health["active"] == 0
 
 
+@pytest.mark.slow
 async def test_the_list_of_the_guide_to_dialects_shows_many_jobs_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +254,7 @@ async def test_the_list_of_the_guide_to_dialects_shows_many_jobs_at_once(
     assert sum(outcome.polls for outcome in outcomes) > 10 * len(requests)
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_the_application_of_the_guide_to_webhooks_is_told_of_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -299,12 +305,14 @@ def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
 # The examples
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.parametrize("path", [path for path in EXAMPLES if path.name not in HAVE_TESTS], ids=lambda path: path.name)
 async def test_an_example_runs(emulator: Emulator, path: Path) -> None:
     assert await run_python(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.parametrize(("wire", "other"), [("threads", "create_response"), ("responses", "create_run")])
 async def test_the_agent_loop_runs_on_either_wire(emulator: Emulator, wire: str, other: str) -> None:

@@ -75,8 +75,7 @@ class _VirtualSelector(selectors.BaseSelector):
 
     def _poll_again(self) -> _Ready:
         """Wait a moment for data that is still in the loopback interface."""
-        only_own_pipe = len(self._real.get_map()) <= 1  # the loop's own wake-up pipe is always registered
-        if only_own_pipe and threading.active_count() == 1:
+        if len(self._real.get_map()) <= 1:  # the pipe that wakes the loop is always there
             return []
         for _ in range(_PAUSES):
             time.sleep(_PAUSE_S)  # not `select(_PAUSE_S)`: epoll rounds up to a whole millisecond
@@ -98,7 +97,7 @@ class _VirtualSelector(selectors.BaseSelector):
 
     def _busy(self) -> list[object]:
         work: list[object] = [job for job in self.jobs if not job.done()]
-        work += filter(_is_at_work, threading.enumerate())
+        work += [thread for thread in threading.enumerate() if _is_at_work(thread)]
         return [each for each in work if self.waited.get(each, 0.0) < self._patience]
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:

@@ -148,6 +148,7 @@ def hostile() -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("json_lines", [False, True], ids=["lines", "json"])
 @pytest.mark.parametrize("run_id", ["run_done", "run_failed", "run_calls", "run_error", "run_unknown"])
 def test_watching_at_a_hostile_server_prints_no_command(hostile: str, run_id: str, json_lines: bool) -> None:
@@ -165,6 +166,7 @@ def test_watching_at_a_hostile_server_prints_no_command(hostile: str, run_id: st
         assert all(json.loads(line) for line in done.stdout.decode().splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_id", ["run_done", "run_failed", "run_calls", "run_unknown"])
 def test_showing_and_cancelling_at_a_hostile_server_prints_no_command(hostile: str, run_id: str) -> None:
     for words in (("show",), ("show", "--json"), ("cancel", "--no-wait")):

@@ -293,6 +293,7 @@ async def a_run_at(url: str) -> tuple[str, str]:
         return thread.id, run.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_demo_cleanly_and_the_server_with_0(
     server: tuple[subprocess.Popen[str], str], number: signal.Signals, code: int

@@ -319,6 +319,7 @@ async def runs_on(emulator: Emulator, *scenarios: Scenario) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_in_a_terminal_keys_work_and_all_is_restored(emulator: Emulator) -> None:
     names = await runs_on(emulator, Scenario(rounds=CALLS), Scenario(end="never"))
@@ -353,6 +354,7 @@ async def test_in_a_terminal_keys_work_and_all_is_restored(emulator: Emulator) -
     await asyncio.to_thread(session)
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.parametrize(("keys", "number", "code"), [(b"\x03", None, 130), (b"", signal.SIGTERM, 143)])
 async def test_a_signal_restores_the_terminal(
@@ -373,6 +375,7 @@ async def test_a_signal_restores_the_terminal(
     await asyncio.to_thread(session)
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_no_color_and_a_dumb_terminal(emulator: Emulator) -> None:
     names = await runs_on(emulator, Scenario(rounds=CALLS))
@@ -389,6 +392,7 @@ async def test_no_color_and_a_dumb_terminal(emulator: Emulator) -> None:
     await asyncio.to_thread(session)
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_a_terminal_that_is_closed_ends_it(emulator: Emulator) -> None:
     names = await runs_on(emulator, Scenario(end="never"))

@@ -66,6 +66,7 @@ async def test_a_hundred_runs_are_polled_with_one_request() -> None:
     assert server.lists < 150
 
 
+@pytest.mark.slow
 async def test_at_the_same_budget_ends_are_noticed_many_times_sooner() -> None:
     server, other = JobServer(), JobServer()
     together, alone = (
@@ -196,6 +197,7 @@ async def test_runs_that_come_later_push_others_off_their_page() -> None:
     assert server.lists > 100
 
 
+@pytest.mark.slow
 async def test_a_cursor_that_was_deleted_is_replaced() -> None:
     server = JobServer()
     jobs = server.add(300, after(60.0))
@@ -268,6 +270,7 @@ async def test_leaving_cancels_all() -> None:
     assert len(server.stopped) == 100
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_to_be_polled_now_is_polled_with_its_page() -> None:
     server = JobServer()
     jobs = server.add(100, after(300.0))
@@ -406,6 +409,7 @@ async def test_a_list_that_fails_while_its_runs_answer_is_given_up_after_a_few_p
     assert server.lists <= (15 if status == 429 else 5)
 
 
+@pytest.mark.slow
 async def test_a_server_that_refuses_many_requests_for_their_number_is_polled_by_pages_still() -> None:
     server = JobServer()
     draw = random.Random(1)
@@ -437,6 +441,7 @@ async def test_a_fault_of_the_whole_server_is_no_fault_of_the_list() -> None:
     assert mean(found) < 3.0
 
 
+@pytest.mark.slow
 async def test_open_runs_stay_on_few_pages_while_runs_come_and_go() -> None:
     server = JobServer()
     draw = random.Random(1)

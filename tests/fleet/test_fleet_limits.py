@@ -288,6 +288,7 @@ def rates(times: list[float], seconds: float) -> list[float]:
     return [count / seconds for count in counts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("per_second", "times", "back_after"), [(50.0, 30, 30.0), (None, 150, 120.0)])
 async def test_refusals_slow_the_whole_fleet_and_it_recovers(
     stage: Stage, per_second: float | None, times: int, back_after: float
@@ -343,6 +344,7 @@ async def test_a_retry_after_of_many_in_a_row_holds_back_every_run(stage: Stage)
     assert max(second - first for first, second in pairwise(stage.times("poll"))) >= 6.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retry_after", ["0", "1", "5"])
 @pytest.mark.parametrize("every", [14, 7, 3])
 async def test_refusals_at_any_rate_keep_no_watch_from_its_outcome(stage: Stage, every: int, retry_after: str) -> None:

@@ -74,6 +74,7 @@ async def test_a_watch_may_replace_the_observer_of_the_fleet_or_have_none(stage:
 # Far behind
 
 
+@pytest.mark.slow
 async def test_an_observer_far_behind_gets_only_the_newest_status_of_a_run_and_every_outcome(stage: Stage) -> None:
     seen = Seen(takes=300.0)
     outcomes: list[AnyOutcome[Any]] = []

@@ -438,6 +438,7 @@ async def test_creates_that_were_not_sent_finish_when_the_fleet_is_left(
     assert other_tasks() == []
 
 
+@pytest.mark.slow
 async def test_a_fleet_that_lives_long_does_not_grow_with_what_it_has_created(stage: Stage) -> None:
     def alive() -> int:
         gc.collect()

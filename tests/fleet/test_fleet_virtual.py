@@ -25,6 +25,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_many_runs_of_ten_minutes_are_watched_to_their_ends_with_a_small_budget(benchmark: Any) -> None:
     figures = benchmark.run(RUNS, PER_SECOND)
     assert figures.completed == RUNS

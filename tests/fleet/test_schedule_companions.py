@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,6 +107,7 @@ def test_a_run_that_goes_while_its_page_is_in_flight_is_forgotten() -> None:
     assert schedule.plan(1e6, 8).polls == []
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6),

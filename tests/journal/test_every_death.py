@@ -10,8 +10,14 @@ from worlds import ShellName, WireName, lives
 from asyncruns import Completed
 from asyncruns.testing import Fault
 
-shells = pytest.mark.parametrize("shell", ["fleet", "single", "fleet.run", "run"])
+OTHER_SHELLS = ["fleet", "single", "run"]
+shells = pytest.mark.parametrize("shell", ["fleet.run", *OTHER_SHELLS])
 wires = pytest.mark.parametrize("wire", ["threads", "responses"])
+
+
+def seeds(count: int) -> list[object]:
+    """Return as many seeds; all but the first few are for `pytest -m slow`."""
+    return [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 10)) for seed in range(count)]
 
 
 @wires
@@ -24,7 +30,7 @@ async def test_a_program_that_never_dies_leaves_nothing_in_the_journal(wire: Wir
 
 
 @wires
-@shells
+@pytest.mark.parametrize("shell", ["fleet.run", *(pytest.param(each, marks=pytest.mark.slow) for each in OTHER_SHELLS)])
 async def test_a_program_may_die_at_every_point(wire: WireName, shell: ShellName) -> None:
     _, (process,) = await lives(wire, shell)
     for dies_at in range(1, process.points + 1):
@@ -33,7 +39,7 @@ async def test_a_program_may_die_at_every_point(wire: WireName, shell: ShellName
 
 
 @wires
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", seeds(100))
 @pytest.mark.parametrize("shell", ["fleet", "fleet.run"])
 async def test_a_program_may_die_again_and_again(wire: WireName, shell: ShellName, seed: int) -> None:
     chance = random.Random(seed)
@@ -41,7 +47,7 @@ async def test_a_program_may_die_again_and_again(wire: WireName, shell: ShellNam
     world.check()
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", seeds(100))
 async def test_a_program_may_die_while_its_server_is_in_trouble(seed: int) -> None:
     """Answers to submits are lost, also of those that acted, and polls show older states."""
     chance = random.Random(seed)
@@ -59,7 +65,7 @@ async def test_a_program_may_die_while_its_server_is_in_trouble(seed: int) -> No
 
 @wires
 @pytest.mark.parametrize("shell", ["fleet.run", "run"])
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", seeds(50))
 async def test_a_program_may_die_while_the_answers_to_creates_are_lost(
     wire: WireName, shell: ShellName, seed: int
 ) -> None:
@@ -78,6 +84,7 @@ async def test_a_program_may_die_while_the_answers_to_creates_are_lost(
     world.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["fleet.run", "run"])
 async def test_a_lost_response_is_created_again_if_that_is_wanted(shell: ShellName) -> None:
     _, (process,) = await lives("responses", shell)

@@ -80,6 +80,7 @@ async def written_by_many(commits: GroupCommit[int], seconds: float) -> list[int
     return await asyncio.gather(*(written_until(commits, end, 0.05 + number / 1000) for number in range(100)))
 
 
+@pytest.mark.slow
 async def test_many_share_transactions(commits: GroupCommit[int], database: Written) -> None:
     counts = await written_by_many(commits, 4.0)
     assert len(database.transactions) <= MOST_PER_S * 4.2 + BURST + 1

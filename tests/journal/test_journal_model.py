@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -89,6 +90,7 @@ def operations(*, waits: bool = True) -> st.SearchStrategy[Operation]:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(st.booleans(), operations()), max_size=30))
 def test_a_journal_in_a_file_does_what_one_in_memory_does(history: Sequence[tuple[bool, Operation]]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from killed_asks import kill_askers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.real_time
 @pytest.mark.parametrize("wire", ["threads", "responses"])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from killed_fleet import kill_some
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.real_time
 @pytest.mark.parametrize("wire", ["threads", "responses"])

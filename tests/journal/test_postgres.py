@@ -23,6 +23,8 @@ from asyncruns.journal.memory import MemoryStore
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, ref_of
 from asyncruns.testing import VirtualTimeLoop, check_journal
 
+pytestmark = pytest.mark.slow
+
 WATCH = WatchRecord(key="w", ref=RunRef("thread_run", ("thread_1", "run_1")), label="secret label")
 CALL = CallRecord(key="1", call_id="1")
 

@@ -25,6 +25,8 @@ from asyncruns.journal.memory import MemoryStore
 from asyncruns.lifecycle.records import CallRecord, WatchRecord, Wish, ref_of
 from asyncruns.testing import FunctionCall
 
+pytestmark = pytest.mark.slow
+
 OTHER = RunRef("thread_run", ("thread_1", "other"))
 CALL = CallRecord(key="1", call_id="1")
 

@@ -29,6 +29,7 @@ def path() -> Iterator[Path]:
         yield Path(folder) / "journal.db"
 
 
+@pytest.mark.slow
 def test_what_was_returned_is_there_after_a_kill(path: Path) -> None:
     chance = random.Random(1)
     steps = sum(kill_some(path, f"w{number}", chance) for number in range(KILLS // 4))

@@ -74,6 +74,7 @@ TROUBLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "words"), TROUBLES)
 async def test_watches_go_on_and_no_tool_runs(
     disk: Path, trouble: Trouble, words: str, caplog: pytest.LogCaptureFixture

@@ -144,6 +144,7 @@ async def test_a_watch_that_is_taken_over_can_be_resumed_by_the_client(setting: 
     assert sorted(setting.ran) == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 async def test_a_run_that_another_process_watches_is_not_kept_in_memory(setting: Setting) -> None:
     ref = RunRef.of(await setting.run())
     async with MemoryJournal(setting.store) as other, setting.journal as journal:

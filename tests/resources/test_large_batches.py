@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from asyncruns import Client
 
 REQUESTS = 50_000
@@ -19,6 +21,7 @@ MOST_GROWTH = 64 * 1024 * 1024
 LONGEST_STALL_S = 0.5  # with room for a machine that does other things
 
 
+@pytest.mark.slow
 def test_a_batch_of_195_mb_takes_little_memory_and_never_stalls_the_loop() -> None:
     done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

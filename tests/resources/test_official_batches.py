@@ -17,6 +17,7 @@ ENDPOINT: Final = "/v1/chat/completions"
 pytestmark = pytest.mark.real_time
 
 
+@pytest.mark.slow
 async def test_the_official_client_reads_the_results_of_our_requests() -> None:
     quick = BatchScenario(validating=0.0, working=0.05, finalizing=0.0)
     async with Emulator(batches=quick) as server, Client(server.base_url, http="httptools") as client:
@@ -31,6 +32,7 @@ async def test_the_official_client_reads_the_results_of_our_requests() -> None:
     assert sorted(line["custom_id"] for line in lines) == ["a", "b"]
 
 
+@pytest.mark.slow
 async def test_we_read_the_results_of_a_batch_of_the_official_client() -> None:
     quick = BatchScenario(validating=0.0, working=0.05, finalizing=0.0, failing={"b"})
     lines = [{"custom_id": name, "method": "POST", "url": ENDPOINT, "body": BODY} for name in ("a", "b")]

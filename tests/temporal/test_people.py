@@ -25,6 +25,7 @@ ASKS = Scenario(queued=0.0, working=0.02, rounds=((REFUND, FunctionCall("get_wea
 PEOPLE: dict[str, Any] = {"people": ["refund"]}
 
 
+@pytest.mark.slow
 async def test_a_person_answers_a_call_once(stage: Stage, bench: Bench) -> None:
     stage.emulator.script(ASKS, assistant_id="asst_1")
     run = await stage.new_run()

@@ -57,6 +57,7 @@ async def test_a_shard_ends_whose_last_runs_need_the_caller(
     assert bench.told == Counter(map(RunRef.of, runs))
 
 
+@pytest.mark.slow
 async def test_a_follow_up_that_fails_ends_the_watch_of_its_run_alone(
     stage: Stage, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

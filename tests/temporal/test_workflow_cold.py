@@ -121,6 +121,7 @@ async def test_an_outage_that_is_over_counts_no_more(stage: Stage, monkeypatch: 
         assert isinstance(await handle.result(), Completed)
 
 
+@pytest.mark.slow
 async def test_a_slow_poll_is_waited_for(stage: Stage) -> None:
     stage.emulator.script(Scenario(queued=0.0, working=0.0), assistant_id="asst_1")
     stage.emulator.inject(Fault(on="poll", delay_before=1.5, times=1))

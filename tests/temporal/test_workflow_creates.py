@@ -121,6 +121,7 @@ async def test_a_busy_thread_is_an_error_or_waited_for(stage: Stage) -> None:
         assert isinstance(await stage.run(flows.AskNew.run, {**on_it, "on_busy": "wait"}), Completed)
 
 
+@pytest.mark.slow
 async def test_a_response_that_may_exist_is_not_created_again_by_itself(stage: Stage) -> None:
     stage.emulator.script(NONE, model="gpt")
     stage.emulator.inject(Fault(on="create_response", drop=True, acts=True, times=1))

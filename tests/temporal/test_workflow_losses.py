@@ -66,6 +66,7 @@ async def test_a_submit_whose_answer_is_lost_is_found_by_a_poll(stage: Stage) ->
     assert len(stage.emulator.submitted(run.id)) == len(counted.called) == 2
 
 
+@pytest.mark.slow
 async def test_a_lost_follow_up_is_told_or_sent_again(stage: Stage) -> None:
     counted = Counted()
     stage.emulator.script(ONE, model="gpt")
@@ -119,6 +120,7 @@ async def test_outputs_of_a_token_are_not_submitted_twice(stage: Stage) -> None:
         assert len(sent(stage, "submit")) == 2
 
 
+@pytest.mark.slow
 async def test_the_outputs_of_a_token_are_submitted(stage: Stage) -> None:
     counted = Counted()
     stage.emulator.script(TWO, model="gpt")
@@ -153,6 +155,7 @@ async def test_the_response_that_follows_is_cancelled_if_the_watch_is_left_meanw
 # Workers
 
 
+@pytest.mark.slow
 async def test_another_worker_goes_on_at_once_when_one_is_stopped(stage: Stage) -> None:
     stage.emulator.script(Scenario(queued=0.02, working=1.5), assistant_id="asst_1")
     async with stage.worker():

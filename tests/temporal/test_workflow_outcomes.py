@@ -105,6 +105,7 @@ async def test_the_outcome_of_a_response_is_that_of_a_plain_watch(stage: Stage) 
         assert await found.text() == "Sunny."  # a response holds its messages
 
 
+@pytest.mark.slow
 async def test_sums_and_refs_are_those_of_the_whole_watch(stage: Stage) -> None:
     tools = Toolset([get_weather])
     scenario = Scenario(**QUICK, rounds=((CALL, CALL), (CALL,)))

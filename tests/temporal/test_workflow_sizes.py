@@ -80,6 +80,7 @@ async def refused(stage: Stage, *args: Any) -> str:
     return str(failed.value.cause)
 
 
+@pytest.mark.slow
 async def test_outputs_of_a_handler_that_no_payload_can_hold_are_refused_unless_there_is_a_codec(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ async def test_a_token_of_a_journal_is_refused(stage: Stage) -> None:
     assert "is of a watch in a journal" in str(failed.value.cause)
 
 
+@pytest.mark.slow
 async def test_observers_of_a_run_leave_each_other_alone(stage: Stage) -> None:
     stage.emulator.script(Scenario(queued=0.0, working=1.5), assistant_id="asst_1")
     ref = RunRef.of(await stage.new_run())

@@ -66,6 +66,7 @@ class Shop:
         return "woken"
 
 
+@pytest.mark.slow
 async def test_the_model_reads_what_it_reads_of_a_plain_watch(stage: Stage) -> None:
     shop = Shop()
     wrong = FunctionCall("pay", {"town": 1})
@@ -84,6 +85,7 @@ async def test_the_model_reads_what_it_reads_of_a_plain_watch(stage: Stage) -> N
     assert len(shop.called) == len(set(shop.called)) == 8
 
 
+@pytest.mark.slow
 async def test_a_surfaced_call_is_left_to_the_caller_and_the_token_goes_on(stage: Stage) -> None:
     shop = Shop(if_exception="surface")
     stage.emulator.script(of(city("pay"), city("closed")), assistant_id="asst_1")
@@ -196,6 +198,7 @@ async def test_a_call_that_was_interrupted_is_decided_by_its_policy(
     assert len(shop.called) == runs + 1
 
 
+@pytest.mark.slow
 async def test_heartbeats_keep_a_slow_tool_alive(stage: Stage) -> None:
     called: list[str] = []
     tools = Toolset()

@@ -142,6 +142,7 @@ async def test_a_timeout_while_a_handler_waits_ends_the_watch(stage: Stage) -> N
     assert stage.emulator.submitted(run.id) == []
 
 
+@pytest.mark.slow
 async def test_an_observer_answers_nothing(stage: Stage) -> None:
     stage.emulator.script(ONE, assistant_id="asst_1")
     async with stage.worker(tools=TOOLS):
@@ -257,6 +258,7 @@ async def test_a_watch_that_leaves_a_run_open_cancels_it(
         assert found.polls >= 1
 
 
+@pytest.mark.slow
 async def test_two_watches_of_one_workflow(stage: Stage) -> None:
     stage.emulator.script(TWO, assistant_id="asst_1")
     async with stage.worker(tools=TOOLS):

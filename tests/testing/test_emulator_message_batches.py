@@ -191,6 +191,7 @@ async def test_wrong_requests_are_refused(door: Door, requests: Any, wrong: str)
     assert wrong in answer.message
 
 
+@pytest.mark.slow
 async def test_a_batch_has_at_most_100_000_requests(door: Door) -> None:
     requests = [{"custom_id": f"r-{number}", "params": {}} for number in range(100_001)]
     answer = await door.ask("POST", "/messages/batches", {"requests": requests})

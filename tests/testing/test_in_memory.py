@@ -377,6 +377,7 @@ async def test_a_client_runs_tools_over_it(memory: tuple[Client, InMemoryTranspo
     assert list(submitted.values()) == ["2", "3"]
 
 
+@pytest.mark.slow
 async def test_ten_minutes_pass_in_no_time(memory: tuple[Client, InMemoryTransport]) -> None:
     client, transport = memory
     transport.script(Scenario(end="never"), assistant_id="asst_1")

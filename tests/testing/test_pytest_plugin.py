@@ -67,6 +67,7 @@ def run_pytest(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.parametrize(
     ("mark", "arguments"),
@@ -85,6 +86,7 @@ def test_the_fixtures_work_with_each_plugin(mark: str, arguments: list[str], tmp
     assert "6 passed" in run_pytest(tmp_path, *arguments)
 
 
+@pytest.mark.slow
 def test_a_test_may_choose_its_own_backend(tmp_path: Path) -> None:
     test = (
         'import pytest\npytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("asyncruns_virtual_time"),'
@@ -101,6 +103,7 @@ def test_nothing_is_loaded_before_a_fixture_is_used(tmp_path: Path) -> None:
     assert "1 passed" in run_pytest(tmp_path, "-p", "no:asyncio", "-p", "no:anyio", "-p", "no:hypothesispytest")
 
 
+@pytest.mark.slow
 def test_the_strict_mode_of_an_old_pytest_asyncio_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         'import pytest_asyncio\npytest_asyncio.__version__ = "1.0.0"\n', encoding="utf-8"

@@ -520,6 +520,7 @@ print("CPU", time.process_time() - began < 1.0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.parametrize("tool", ["stubborn", "with_children"])
 def test_an_abandoned_tool_does_not_delay_the_exit(tool: str) -> None:

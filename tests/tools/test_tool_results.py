@@ -130,6 +130,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(JSON) | st.dictionaries(SENDABLE, JSON))
 def test_json_values_survive_encoding(value: object) -> None:
     assert json.loads(encode_output(value)) == value

@@ -299,6 +299,7 @@ def read_until(terminal: int, text: bytes) -> None:
         shown += os.read(terminal, 4096)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_program_that_asks_for_an_approval_at_the_terminal() -> None:
     terminal, inner = pty.openpty()
     with subprocess.Popen([sys.executable, "-c", ASKING], stdin=inner, stdout=inner, stderr=inner) as program:

@@ -242,6 +242,7 @@ async def test_an_answer_before_the_request_was_read_is_accepted_and_the_connect
 # Many requests at once
 
 
+@pytest.mark.slow
 async def test_a_thousand_requests_over_connections_that_close_at_any_time_get_their_own_answers() -> None:
     chance = random.Random(1)
     served: Counter[bytes] = Counter()
@@ -279,6 +280,7 @@ async def test_a_thousand_requests_over_connections_that_close_at_any_time_get_t
     assert lost < 200
 
 
+@pytest.mark.slow
 async def test_cancelled_requests_never_pass_their_answers_to_others() -> None:
     chance = random.Random(2)
 

@@ -16,6 +16,7 @@ SIZE = 200 * 1024 * 1024
 MOST_GROWTH = 64 * 1024 * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["aiohttp", "httptools"])
 def test_a_file_of_200_mb_is_sent_and_received_in_little_memory(library: str, tmp_path: Path) -> None:
     command = [sys.executable, __file__, library, str(tmp_path)]

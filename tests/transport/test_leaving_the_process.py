@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import asyncio, signal, sys
 from asyncruns import Client, RunWatcher
@@ -39,6 +41,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 def test_a_session_is_closed_however_the_process_ends() -> None:
     processes = {
         how: subprocess.Popen(

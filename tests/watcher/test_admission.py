@@ -47,6 +47,7 @@ def test_each_loop_has_its_own_admission() -> None:
             runner.run(admitted())
 
 
+@pytest.mark.slow
 async def test_a_thousand_watches_neither_poll_together_nor_drift_back_together() -> None:
     stage = scene(*[ok("in_progress")] * 4_000, ok("completed"))
     polls_in_a_pass: list[int] = []
@@ -78,6 +79,7 @@ class Counting(ScriptedTransport):
         return await super().send(request)
 
 
+@pytest.mark.slow
 async def test_no_pass_of_the_loop_starts_more_than_a_few_requests_of_many_watches() -> None:
     loop: Any = asyncio.get_running_loop()
     run_once, started = loop._run_once, [0]

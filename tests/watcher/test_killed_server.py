@@ -24,6 +24,7 @@ from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.real_time,
     pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals"),
 ]

@@ -121,6 +121,7 @@ async def test_a_server_that_does_not_answer_is_warned_of_once_and_its_return_is
     assert [again in record.getMessage() for record in after].count(True) == 1
 
 
+@pytest.mark.slow
 @about_polls
 async def test_a_fleet_warns_of_an_outage_once_a_minute_and_not_once_for_each_run(
     wire: Wire, caplog: pytest.LogCaptureFixture

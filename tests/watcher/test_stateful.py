@@ -34,7 +34,7 @@ ROUNDING_S = 0.5
 # The lifetime that a run has left when the faults stop, so that its watch can see it end.
 TIME_TO_RECOVER_S = 110.0
 
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 8 if sys.flags.dev_mode else 40))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 8 if sys.flags.dev_mode else 20))
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from backend import ROOT, SECRET
 from asyncruns import SQLiteJournal
 from asyncruns.testing import Emulator, FunctionCall, Scenario
 
-pytestmark = [pytest.mark.real_time, pytest.mark.asyncio]
+pytestmark = [pytest.mark.real_time, pytest.mark.asyncio, pytest.mark.slow]
 EXAMPLE = ROOT / "examples" / "aiohttp_backend.py"
 CALLING = Scenario(working=0.3, rounds=((FunctionCall("get_weather", {"city": "Paris"}),),), answer="Sunny.")
 PATIENCE_S = 15.0

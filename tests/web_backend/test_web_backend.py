@@ -14,7 +14,7 @@ from backend import Backend, backend
 
 from asyncruns.testing import FunctionCall, Scenario
 
-pytestmark = [pytest.mark.real_time, pytest.mark.asyncio]
+pytestmark = [pytest.mark.real_time, pytest.mark.asyncio, pytest.mark.slow]
 SLOW = Scenario(queued=0.1, working=30.0)
 CALLING = Scenario(working=0.5, rounds=((FunctionCall("get_weather", {"city": "Paris"}),),), answer="Sunny.")
 
