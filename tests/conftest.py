@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any, Final
 
@@ -17,7 +16,9 @@ from asyncruns.testing import Emulator, VirtualTimeLoop
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_time: run this async test on a loop with real time.")
-    config.addinivalue_line("markers", "slow: a test of some seconds; only `pytest -m slow` runs it.")
+    config.addinivalue_line(
+        "markers", "slow: a test of a second or more, or one that starts servers; only `pytest -m slow` runs it."
+    )
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts background processes like this; the programs that tests interrupt would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,13 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """Start workers only if they save time: for single files they would not.
-
-    Workers also lack the interpreter's own checks (`-X dev`), so there are none in that mode.
-    """
+    """Start workers only if they save time: for single files they would not."""
     workers = yield
     is_small = any(argument.partition("::")[0].endswith(".py") for argument in config.args)
-    return 0 if is_small or sys.flags.dev_mode or workers == 1 else workers
+    return 0 if is_small or workers == 1 else workers
 
 
 def pytest_asyncio_loop_factories(
