@@ -155,8 +155,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def call_soon_threadsafe(
         self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
-        """Call a function soon; a thread that does so is at work, and may delay virtual time for its patience again."""
-        self._virtual.waited.pop(threading.current_thread(), None)
+        """Call a function soon, from any thread."""
+        thread = threading.current_thread()
+        if getattr(callback, "__self__", None) is thread:  # so threads of anyio return results
+            self._virtual.waited.pop(thread, None)  # the next function has its own patience
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:

@@ -49,7 +49,7 @@ async def read(shards: Shards) -> list[EndedRun]:
 
 async def opened(temporal: TemporalClient, workflow_id: str, number: int = 1) -> list[OpenCall]:
     """Wait until so many calls of a workflow wait for people, and return them."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while len(calls := await open_calls(temporal, workflow_id)) < number:
             await asyncio.sleep(0.05)
     return calls

@@ -16,7 +16,7 @@ from asyncruns.testing import Scenario
 pytestmark = pytest.mark.real_time
 
 SLOW = Scenario(queued=0.0, working=2.0)
-SOON_S = 5.0  # a watch would hold up the worker for the 10 s that tools have
+SOON_S = 9.0  # a watch would hold up the worker for the 10 s that tools have
 
 
 @pytest.mark.slow

@@ -224,7 +224,7 @@ async def test_a_create_waits_for_a_worker_that_has_the_toolset(
     stage.emulator.script(NONE, model="gpt")
     async with stage.worker(tools=TOOLS):
         handle = await stage.start(flows.AskNew.run, {**ask, "tools": "other"})
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while await creates_of(handle) < 2:
                 await asyncio.sleep(0.05)
     async with stage.worker(toolsets=[Toolset([get_weather], name="other")]):

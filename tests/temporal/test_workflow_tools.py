@@ -290,7 +290,7 @@ async def test_a_worker_that_cannot_begin_is_waited_out(
     other.lacks = lacks
     async with stage.worker(plugin=other):
         handle = await stage.start(flows.AskNew.run, {"model": "gpt", "message": "Hi"})
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not await has_failed(handle):
                 await asyncio.sleep(0.05)
     async with stage.worker(tools=shop.tools):

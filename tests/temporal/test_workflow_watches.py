@@ -126,7 +126,7 @@ async def test_a_timeout_ends_the_watch_and_the_run_goes_on(stage: Stage) -> Non
         found = await stage.run(flows.Ask.run, RunRef.of(run), {"timeout": 0.3})
         assert isinstance(found, GaveUp)
         assert found.reason is Reason.TIMEOUT
-        assert 0.3 <= found.elapsed < 2.0
+        assert 0.3 <= found.elapsed < 30.0
         assert await status_of(stage, run) == "in_progress"
         await stage.client.threads.runs.cancel(run.id, thread_id=run.thread_id)
         assert isinstance(await stage.run(flows.GoOn.run, found.token, {}), Cancelled)
