@@ -85,7 +85,7 @@ class LineWriter:
             lines.append(LostLine(self._lost))
             self._lost = 0
         self._given += len(lines)
-        self._thread.submit(self._write, lines)
+        asyncio.get_running_loop().run_in_executor(self._thread, self._write, lines)
 
     async def aclose(self) -> None:
         """Write what is waiting, and close the file. Never raises; if the caller is cancelled, this is done even so."""

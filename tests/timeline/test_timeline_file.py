@@ -392,6 +392,20 @@ async def test_a_file_is_closed_even_if_its_caller_is_cancelled(path: Path) -> N
         pass
 
 
+async def test_virtual_time_waits_for_lines_that_are_being_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all = writing.LineWriter._write_all
+
+    def slowly(writer: writing.LineWriter, data: bytes) -> None:
+        time.sleep(0.1)
+        write_all(writer, data)
+
+    async with TimelineFile(path) as timelines:
+        monkeypatch.setattr(writing.LineWriter, "_write_all", slowly)
+        timelines.watch(REF, None, "", "")
+        await asyncio.sleep(2)
+        assert b'"kind":"watch"' in await bytes_of(path)
+
+
 async def test_lines_are_written_within_a_second(path: Path) -> None:
     async with Client(transport=transport_of(Scenario(end="never"))) as client, Fleet(client, on_exit="leave") as fleet:
         await fleet.record(path)
