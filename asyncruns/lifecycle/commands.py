@@ -107,7 +107,7 @@ class Reason(enum.Enum):
     REJECTED = "rejected"  # the server refuses the request itself
     UNANSWERED = "unanswered"  # some calls are answered neither by a handler nor by a toolset
     CANCEL_UNCONFIRMED = "cancel_unconfirmed"  # the server accepted the cancel, but the run went on for a minute
-    # Calls were stopped for a cancel that the server refused, or that had nothing to stop.
+    # Calls were stopped for a cancel that the server refused, that never reached it, or that had nothing to stop.
     CANCEL_REFUSED = "cancel_refused"
     NOT_CANCELLED = "not_cancelled"  # the caller left, and the cancel was refused or not confirmed in time
     HANDLER_FAILED = "handler_failed"  # a handler raised, or a tool whose failures are surfaced

@@ -165,7 +165,7 @@ class StreamBroken(_Event, frozen=True, kw_only=True):
 
 
 class CancelRefused(_Event, frozen=True, kw_only=True):
-    """The server does not cancel the run in this status.
+    """The server does not cancel the run in this status, or five tries did not reach it: `cause` tells which.
 
     If tools were stopped for the cancel and the run waits for them, the watch finishes as `NeedsCaller`; otherwise it
     goes on. The cancel is sent again when the status changes, for at most a minute, unless the server never cancels.

@@ -146,7 +146,7 @@ def _text_of(notice: Notice) -> str:
         case ConnectivityChanged(connectivity=connectivity, cause=cause):
             return f"the connection is {connectivity.value}{f', {_kind_of(cause)}' if cause else ''}"
         case CancelRefused(cause=cause):
-            return f"the server refused the cancel, {_kind_of(cause)}"
+            return f"the run could not be cancelled, {_kind_of(cause)}"
         case EndRevoked(status=status, previous=previous):
             return f"the server shows {status} after the run had ended as {previous}"
         case StreamBroken(cause=cause):

@@ -60,7 +60,7 @@ _WHY: Final = {
     Reason.REJECTED: "the server refuses to show the run",
     Reason.UNANSWERED: "nothing answers these calls: pass tools= or on_requires_action=, or use watcher.submit()",
     Reason.CANCEL_UNCONFIRMED: "the server accepted the cancel, but a minute later the run still went on",
-    Reason.CANCEL_REFUSED: "the server refused to cancel the run, and these calls had been stopped for the cancel",
+    Reason.CANCEL_REFUSED: "the run could not be cancelled, and these calls had been stopped for the cancel",
     Reason.NOT_CANCELLED: "the watch was left, and the run could not be cancelled, or not in time; it may go on",
     Reason.HANDLER_FAILED: "answering these calls raised an error",
     Reason.NO_CALLS: "the run waits for the caller, but shows no calls to answer",

@@ -571,9 +571,10 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
         Returns at once: polls go on, and `wait()` returns how the run ended. That may be `Completed` if the run was
         faster, or `GaveUp` if the server accepted the cancel and the run still goes on a minute later. If the server
-        refuses the cancel, `CancelRefused` is reported and the watch goes on; but if the run waits for tools that were
-        stopped for the cancel, the outcome is `NeedsCaller`. May also be called after the watch finished as
-        `NeedsCaller` or `GaveUp`, which resumes it; nothing happens if the run has ended.
+        refuses the cancel, or five tries within some 8 s do not reach it, `CancelRefused` is reported and the watch
+        goes on; but if the run waits for tools that were stopped for the cancel, the outcome is `NeedsCaller`. May also
+        be called after the watch finished as `NeedsCaller` or `GaveUp`, which resumes it; nothing happens if the run
+        has ended.
 
         Raises:
             InvalidRequestError: The watcher was not entered, or was left; cancel the run through the client.
