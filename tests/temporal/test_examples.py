@@ -139,12 +139,14 @@ async def refunded(temporal_address: str) -> str:
         with TestClient(app) as server:
             while not (found := server.get(f"/refunds/{name}").json()):
                 pass
-            paths = [f"/refunds/{name}/{found[0]['id']}", f"/refunds/{name}/call_unknown"]
-            return found, [server.post(path, params={"approved": True}).status_code for path in reversed(paths)]
+            call_id = found[0]["id"]
+            paths = [f"/refunds/unknown/{call_id}", f"/refunds/{name}/call_unknown", f"/refunds/{name}/{call_id}"]
+            statuses = [server.post(path, params={"approved": True}).status_code for path in paths]
+            return found, [server.get("/refunds/unknown").status_code, *statuses]
 
     found, statuses = await asyncio.to_thread(decide)
     assert found[0]["arguments"] == '{"order":"order","cents":1}'
-    assert statuses == [409, 200]
+    assert statuses == [404, 404, 409, 200]
     return str(await handle.result())
 
 
