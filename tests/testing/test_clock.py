@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
@@ -187,6 +188,26 @@ async def test_other_threads_are_not_waited_for() -> None:
     began = time.perf_counter()
     await asyncio.sleep(100)
     assert took(began) < 0.15
+    release.set()
+    thread.join()
+
+
+async def test_only_a_loop_with_sockets_pauses_before_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait, name="something else", daemon=True)
+    thread.start()
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    await asyncio.sleep(100)
+    assert pauses == []
+    loop = asyncio.get_running_loop()
+    silent, other = socket.socketpair()
+    loop.add_reader(silent, lambda: None)
+    await asyncio.sleep(100)
+    assert len(pauses) == 4  # their number, and not a time that a loaded machine may use up
+    loop.remove_reader(silent)
+    silent.close()
+    other.close()
     release.set()
     thread.join()
 
